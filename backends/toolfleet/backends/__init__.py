@@ -1,0 +1,1 @@
+"""Sandboxes: how one starts, runs a call, and ends."""

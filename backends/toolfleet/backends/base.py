@@ -1,0 +1,177 @@
+"""The two interfaces of every backend: how a sandbox comes to be (`Backend`), and what is done in it (`Sandbox`).
+
+A backend is imported by `registry` on first use. Everything here is asyncio; nothing blocks the loop.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from toolfleet.config.profile import Profile
+
+Operation = Literal["exec", "read", "write", "unpack"]
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who a sandbox belongs to; written on the sandbox so that others can tell."""
+
+    fleet: str
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxRef:
+    """Enough to find a sandbox again from another process: JSON-safe, no handle inside."""
+
+    backend: str
+    id: str
+    address: str
+    """Where the runner listens: a unix socket path for local engines."""
+    host: str
+    """The machine that can reach ``address``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a backend can do and how it holds its limits; shown by ``toolfleet doctor``."""
+
+    networks: frozenset[str]
+    memory: str
+    """Mechanism behind the memory limit, e.g. ``cgroup`` or ``monitor``."""
+    attach: Literal["anywhere", "host", "never"]
+    """From where another worker can take over a sandbox."""
+    fork: bool = False
+    notes: tuple[str, ...] = ()
+    """Limits that a user should know, in sentences."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One operation for the runner; ``call_id`` makes it run at most once, however often it is sent.
+
+    ``args`` by operation (strings are UTF-8, paths absolute or relative to the profile's workdir):
+
+    * ``exec``: ``command`` (str, run by ``bash -c``, or ``sh -c`` where there is no bash), optional ``cwd`` (str)
+      and ``env`` (dict added to the profile's).
+    * ``read``: ``path``, ``offset`` (first line, from 1), ``limit`` (lines), ``max_bytes``. Outcome: ``stdout`` holds
+      the raw bytes of those lines; ``detail`` = ``{"size", "total_lines" (None when not counted to the end),
+      "next_offset" (None at the end)}``.
+    * ``write``: ``path``, optional ``mode`` (int); content in ``body``. Parents are made, the file is replaced
+      atomically. ``detail`` = ``{"bytes", "sha256"}``.
+    * ``unpack``: ``dest``; a tar archive, plain or compressed, in ``body``. Members that would leave ``dest`` are
+      refused. ``detail`` = ``{"members"}``.
+    """
+
+    call_id: str
+    op: Operation
+    args: Mapping[str, Any]
+    timeout: float
+    """Seconds; at the deadline the whole process tree of the call is killed inside the sandbox."""
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a request, as the runner saw it."""
+
+    exit_code: int
+    """The command's own; 128 + n after signal n, 124 after the deadline, 130 after a cancellation."""
+    timed_out: bool
+    cancelled: bool
+    stdout: bytes
+    """Head and tail when more was printed than is kept; see ``stdout_dropped``."""
+    stderr: bytes
+    stdout_head: int
+    """Bytes of ``stdout`` that stand before the gap; len(stdout) when there is no gap."""
+    stderr_head: int
+    stdout_dropped: int
+    """Bytes missing at the gap."""
+    stderr_dropped: int
+    ran: float
+    """Seconds from start to end, by the runner's monotonic clock."""
+    error: str | None = None
+    """Why the operation could not do its work (file not found, no space left ...), in a sentence; None for exec."""
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Sandbox(Protocol):
+    """One live sandbox and the channel to the runner inside it."""
+
+    ref: SandboxRef
+
+    async def run(self, request: Request) -> Outcome:
+        """Run ``request`` and wait for its outcome.
+
+        A request whose ``call_id`` the runner has already seen is not run again: its outcome is returned, or awaited.
+        Cancelling the awaiting coroutine does not stop the command; `cancel` does.
+
+        Raises:
+            SandboxLost: the runner is gone; ``sent`` False when the request provably never reached it.
+        """
+        ...
+
+    async def cancel(self, call_id: str) -> bool:
+        """Kill the process tree of a running call; its `run` then returns with ``cancelled`` set. False if unknown."""
+        ...
+
+    async def ping(self, ttl: float) -> None:
+        """Prove that the runner answers, and let it end its sandbox when it hears nothing for ``ttl`` seconds.
+
+        Raises:
+            SandboxLost: it does not answer.
+        """
+        ...
+
+    async def detach(self) -> None:
+        """Close this process's channel and leave the sandbox running."""
+        ...
+
+    async def close(self) -> None:
+        """Destroy the sandbox: every process, mount, file and socket of it. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Makes, finds and removes sandboxes of one kind."""
+
+    name: str
+
+    async def probe(self) -> Capabilities:
+        """Find out by trying whether this machine can run the backend.
+
+        Raises:
+            BackendUnavailable: it cannot; the message says what to install or allow.
+        """
+        ...
+
+    async def create(self, profile: Profile, owner: Owner) -> Sandbox:
+        """Start a sandbox and return once its runner answers; nothing is left behind on failure.
+
+        Raises:
+            BackendUnavailable, SpecRefused: trying again will not help.
+            SandboxStartFailed: trying again may help.
+        """
+        ...
+
+    async def attach(self, ref: SandboxRef) -> Sandbox:
+        """Open a channel to a sandbox that another process made.
+
+        Raises:
+            SandboxLost: nothing answers at its address.
+        """
+        ...
+
+    async def list(self, owner: Owner | None = None) -> list[SandboxRef]:
+        """The sandboxes of ``owner`` that exist on this machine; of everybody when None."""
+        ...
+
+    async def destroy(self, ref: SandboxRef) -> None:
+        """Remove a sandbox by reference. Idempotent."""
+        ...
+
+    async def shutdown(self) -> None:
+        """Release what the backend itself holds in this process; sandboxes stay."""
+        ...

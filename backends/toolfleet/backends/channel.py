@@ -1,0 +1,300 @@
+"""The host's end of the channel to a runner: many requests at once over one connection.
+
+How bytes reach the runner is the business of a *connector*; `unix` is the one for engines on this machine.
+"""
+
+import asyncio
+import itertools
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from toolfleet.backends.base import Outcome, Request
+from toolfleet.backends.runner.frames import MAX_BODY, PROTOCOL, Decoder, FrameError, Header, encode
+from toolfleet.config.errors import InvalidArguments, SandboxLost
+
+#: Seconds beyond a call's own deadline after which a silent runner counts as lost; its kill takes at most six.
+GUARD = 15.0
+#: Seconds in which a runner answers anything that is not a call.
+ANSWER = 10.0
+#: The longest path that fits into a unix socket's address.
+_SUN_PATH = 107
+
+Connector = Callable[[Callable[[], asyncio.Protocol]], Awaitable[asyncio.WriteTransport]]
+"""Connects a protocol made by the argument to the runner; raises OSError when nothing is there."""
+
+
+class Fenced(SandboxLost):
+    """Another holder has claimed the sandbox under a higher epoch; the request was not run."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__(f"the sandbox is held by another worker, under epoch {epoch}", sent=False)
+        self.epoch = epoch
+
+
+def unix(address: str) -> Connector:
+    """Connect to a unix socket, however long its path is."""
+
+    async def connect(factory: Callable[[], asyncio.Protocol]) -> asyncio.WriteTransport:
+        loop = asyncio.get_running_loop()
+        if len(os.fsencode(address)) <= _SUN_PATH:
+            transport, _ = await loop.create_unix_connection(factory, address)
+            return transport
+        path = Path(address)
+        directory = os.open(path.parent, os.O_PATH | os.O_CLOEXEC)
+        try:
+            transport, _ = await loop.create_unix_connection(factory, f"/proc/self/fd/{directory}/{path.name}")
+        finally:
+            os.close(directory)
+        return transport
+
+    return connect
+
+
+class Channel:
+    """A runner, as seen by one process. All methods are coroutines of one event loop."""
+
+    def __init__(self, connect: Connector, name: str) -> None:
+        self._connect = connect
+        self._name = name
+        """What errors call the sandbox."""
+        self._rids = itertools.count(1)
+        self._link: _Link | None = None
+        self._connecting = asyncio.Lock()
+        self._epoch = 0
+        self._boot: str | None = None
+        self._closed = False
+
+    async def open(self) -> None:
+        """Connect, unless that is done already.
+
+        Raises:
+            SandboxLost, Fenced: nothing answers, or not to us.
+        """
+        await self._connected()
+
+    async def claim(self, epoch: int) -> None:
+        """Speak for ``epoch`` from now on, and have the runner refuse everybody who speaks for a lower one.
+
+        Raises:
+            Fenced: a higher epoch has been claimed before.
+            SandboxLost: the runner does not answer.
+        """
+        link = await self._connected()
+        self._epoch = epoch
+        await self._ask(link, {"op": "hello", "epoch": epoch})
+
+    async def run(self, request: Request) -> Outcome:
+        """See `toolfleet.backends.base.Sandbox.run`.
+
+        Raises:
+            InvalidArguments: the arguments are larger than a frame; nothing was sent.
+        """
+        try:
+            return await self._run(request, await self._connected())
+        except SandboxLost as error:
+            if isinstance(error, Fenced) or not error.sent or self._closed:
+                raise
+        # The connection broke, not necessarily the runner: the same runner (see `_greet`) never runs a call twice.
+        try:
+            return await self._run(request, await self._connected())
+        except Fenced:
+            raise
+        except SandboxLost as error:
+            raise SandboxLost(str(error), sent=True) from error
+
+    async def cancel(self, call_id: str) -> bool:
+        """See `toolfleet.backends.base.Sandbox.cancel`."""
+        reply = await self._ask(await self._connected(), {"op": "cancel", "call": call_id})
+        return bool(reply["known"])
+
+    async def query(self, call_id: str) -> str:
+        """What the runner knows of a call: ``running``, ``finished`` or ``unknown``. Answered whatever our epoch.
+
+        Raises:
+            SandboxLost: the runner does not answer.
+        """
+        return str((await self._ask(await self._connected(), {"op": "query", "call": call_id}))["state"])
+
+    async def ping(self, ttl: float) -> None:
+        """See `toolfleet.backends.base.Sandbox.ping`."""
+        await self._ask(await self._connected(), {"op": "ping", "ttl": ttl})
+
+    async def detach(self) -> None:
+        """Close the connection; the runner and its calls go on. What waits here fails with `SandboxLost`."""
+        self._closed = True
+        if self._link is not None:
+            self._link.abort("this process has closed its channel")
+            self._link = None
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    async def _connected(self) -> "_Link":
+        if self._link is not None and self._link.alive:
+            return self._link
+        async with self._connecting:
+            if self._link is not None and self._link.alive:
+                return self._link
+            if self._closed:
+                raise SandboxLost(f"the channel to {self._name} is closed", sent=False)
+            link = _Link(self._name)
+            try:
+                async with asyncio.timeout(ANSWER):
+                    link.transport = await self._connect(lambda: link)
+            except OSError as error:
+                raise SandboxLost(f"the runner of {self._name} is gone: {error}", sent=False) from error
+            try:
+                await self._greet(link)
+            except BaseException:
+                link.abort("the greeting failed")
+                raise
+            self._link = link
+            return link
+
+    async def _greet(self, link: "_Link") -> None:
+        try:
+            reply = await self._ask(link, {"op": "hello", "epoch": self._epoch})
+        except Fenced:
+            raise
+        except SandboxLost as error:
+            raise SandboxLost(str(error), sent=False) from error
+        if reply["protocol"] != PROTOCOL:
+            raise SandboxLost(f"the runner of {self._name} speaks another protocol", sent=False)
+        if self._boot not in (None, reply["boot"]):
+            raise SandboxLost(f"another runner answers for {self._name}", sent=False)
+        self._boot = reply["boot"]
+
+    async def _run(self, request: Request, link: "_Link") -> Outcome:
+        rid = next(self._rids)
+        view = memoryview(request.body)
+        header = {
+            "op": "run",
+            "rid": rid,
+            "call": request.call_id,
+            "kind": request.op,
+            "args": dict(request.args),
+            "timeout": request.timeout,
+            "more": len(view) > MAX_BODY,
+        }
+        try:
+            frame = encode(header, view[:MAX_BODY])
+        except (FrameError, TypeError) as error:
+            raise InvalidArguments(f"the arguments of {request.call_id} cannot be sent: {error}") from error
+        try:
+            reply = link.expect(rid)
+            async with asyncio.timeout(request.timeout + GUARD):
+                await link.send(frame)
+                for start in range(MAX_BODY, len(view), MAX_BODY):
+                    part = view[start : start + MAX_BODY]
+                    await link.send(encode({"op": "data", "rid": rid, "last": start + MAX_BODY >= len(view)}, part))
+                return _outcome(*await reply)
+        except TimeoutError:
+            link.abort("it did not answer in time")
+            raise SandboxLost(f"the runner of {self._name} does not answer", sent=True) from None
+        finally:
+            link.drop(rid)
+
+    async def _ask(self, link: "_Link", header: Header) -> Header:
+        rid = next(self._rids)
+        try:
+            reply = link.expect(rid)
+            async with asyncio.timeout(ANSWER):
+                await link.send(encode({**header, "rid": rid}))
+                return (await reply)[0]
+        except TimeoutError:
+            link.abort("it did not answer in time")
+            raise SandboxLost(f"the runner of {self._name} does not answer", sent=True) from None
+        finally:
+            link.drop(rid)
+
+
+class _Link(asyncio.Protocol):
+    """One connection: replies are handed to whoever waits for their number."""
+
+    transport: asyncio.WriteTransport
+
+    def __init__(self, name: str) -> None:
+        self.alive = True
+        self._name = name
+        self._decoder = Decoder()
+        self._waiting: dict[int, asyncio.Future[tuple[Header, bytes]]] = {}
+        self._parts: dict[int, bytearray] = {}
+        self._writable = asyncio.Event()
+        self._writable.set()
+
+    def expect(self, rid: int) -> "asyncio.Future[tuple[Header, bytes]]":
+        """The future reply to the request ``rid``."""
+        if not self.alive:
+            raise SandboxLost(f"the connection to {self._name} is closed", sent=False)
+        future = asyncio.get_running_loop().create_future()
+        self._waiting[rid] = future
+        return future
+
+    def drop(self, rid: int) -> None:
+        """Nobody waits for ``rid`` any more."""
+        self._parts.pop(rid, None)
+        if (future := self._waiting.pop(rid, None)) is not None:
+            future.cancel()
+
+    async def send(self, frame: bytes) -> None:
+        """Write a frame; waits while the runner takes nothing."""
+        await self._writable.wait()
+        if self.alive:
+            self.transport.write(frame)
+
+    def abort(self, why: str) -> None:
+        """Close the connection at once; everybody who waits gets a `SandboxLost`."""
+        self._end(why)
+        self.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for header, body in self._decoder.feed(data):
+                self._deliver(header, body)
+        except (FrameError, KeyError, TypeError) as error:
+            self.abort(f"it sent {error}")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(str(exc) if exc else "it has ended")
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def _deliver(self, header: Header, body: bytes) -> None:
+        future = self._waiting.get(header["rid"])
+        if future is None or future.done():
+            return
+        if "part" in header:
+            self._parts.setdefault(header["rid"], bytearray()).extend(body)
+        elif "fenced" in header:
+            future.set_exception(Fenced(header["fenced"]))
+        else:
+            before = self._parts.pop(header["rid"], None)
+            future.set_result((header, bytes(before + body) if before is not None else body))
+
+    def _end(self, why: str) -> None:
+        self.alive = False
+        self._writable.set()
+        waiting, self._waiting = self._waiting, {}
+        for future in waiting.values():
+            if not future.done():
+                future.set_exception(SandboxLost(f"the runner of {self._name} is gone: {why}", sent=True))
+
+
+def _outcome(header: Header, body: bytes) -> Outcome:
+    fields: dict[str, Any] = dict(header["outcome"])
+    length, out_head, out_dropped = fields.pop("stdout")
+    _, err_head, err_dropped = fields.pop("stderr")
+    return Outcome(
+        **fields,
+        stdout=body[:length],
+        stderr=body[length:],
+        stdout_head=out_head,
+        stderr_head=err_head,
+        stdout_dropped=out_dropped,
+        stderr_dropped=err_dropped,
+    )

@@ -1,0 +1,20 @@
+"""The runner: the supervisor program inside a sandbox.
+
+It imports nothing but the standard library, because it is copied into a bundle of its own (see
+``toolfleet.backends.runtime``) and started there with ``python -I -S``. Modules, in call order::
+
+    main        start-up: read the boot message, enter the sandbox, serve
+    enter       assemble and pivot into the root, give up every privilege
+    kernel      the few system calls that Python has no function for
+    reactor     the single-threaded event loop: descriptors, timers, SIGCHLD
+    server      connections: frames in, frames out, fencing
+    supervisor  calls from start to outcome, deduplicated by id
+    spawn       how a command or an applet becomes a process
+    applets     read and write, run in a forked child
+    archive     unpack, run in a forked child
+    capture     bounded head and tail of a stream
+    killer      kill a call's whole process tree
+    procfs      what /proc says about processes
+    memory      who was killed for memory, and the monitor where there is no cgroup
+    frames      the wire format, shared with the host side
+"""

@@ -1,0 +1,129 @@
+"""A call as the runner sees it, and the store of finished ones."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from toolfleet.backends.runner import procfs
+from toolfleet.backends.runner.capture import Capture
+from toolfleet.backends.runner.killer import Target, TreeKill
+from toolfleet.backends.runner.reactor import Timer
+
+#: How many finished outcomes are kept for those who ask again, how many bytes of them, and for how many seconds.
+KEEP_OUTCOMES, KEEP_BYTES, KEEP_SECONDS = 256, 32 * 1024 * 1024, 600.0
+#: Ids of dropped outcomes that are remembered, so that their calls are not run again either.
+KEEP_IDS = 20_000
+
+TIMED_OUT, CANCELLED, NOT_STARTED, KILLED = 124, 130, 126, 137
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """An outcome as it travels: ``outcome`` in a frame's header, ``body`` = stdout + stderr."""
+
+    outcome: Mapping[str, Any]
+    body: bytes = b""
+
+
+Waiter = Callable[[Finished], None]
+
+
+def outcome(
+    exit_code: int,
+    *,
+    stdout: tuple[bytes, int, int] = (b"", 0, 0),
+    stderr: tuple[bytes, int, int] = (b"", 0, 0),
+    ran: float = 0.0,
+    error: str | None = None,
+    detail: Mapping[str, Any] | None = None,
+    timed_out: bool = False,
+    cancelled: bool = False,
+) -> Finished:
+    """Put an outcome together; a stream is (bytes, length before the gap, bytes missing there)."""
+    header = {
+        "exit_code": exit_code,
+        "timed_out": timed_out,
+        "cancelled": cancelled,
+        "stdout": [len(stdout[0]), stdout[1], stdout[2]],
+        "stderr": [len(stderr[0]), stderr[1], stderr[2]],
+        "ran": ran,
+        "error": error,
+        "detail": dict(detail or {}),
+    }
+    return Finished(header, stdout[0] + stderr[0])
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """One running call."""
+
+    id: str
+    kind: str
+    out: Capture
+    err: Capture
+    waiters: list[Waiter] = field(default_factory=list)
+    pid: int = 0
+    """The leader; 0 before the start."""
+    pipes: dict[int, Capture] = field(default_factory=dict)
+    """The streams that are still open."""
+    began: float = field(default_factory=time.monotonic)
+    ticks: int = field(default_factory=procfs.now_ticks)
+    status: int | None = None
+    """The leader's exit code, once it has ended."""
+    timed_out: bool = False
+    cancelled: bool = False
+    out_of_memory: bool = False
+    """The monitor has killed one of its processes."""
+    oom_kills: int = 0
+    """What the cgroup's counter said at the start."""
+    deadline: Timer | None = None
+    drain: Timer | None = None
+    kill: TreeKill | None = None
+
+    @property
+    def target(self) -> Target:
+        """What identifies its processes."""
+        return Target(self.id, self.pid, self.ticks)
+
+    @property
+    def ran(self) -> float:
+        """Seconds since it began."""
+        return time.monotonic() - self.began
+
+
+class Outcomes:
+    """Finished outcomes by call id, the oldest dropped first; ids outlive their outcomes."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, tuple[float, Finished]] = OrderedDict()
+        self._bytes = 0
+        self._dropped: OrderedDict[str, None] = OrderedDict()
+
+    def add(self, call_id: str, finished: Finished) -> None:
+        """Keep an outcome."""
+        self._kept[call_id] = (time.monotonic(), finished)
+        self._bytes += len(finished.body)
+        self._prune()
+
+    def find(self, call_id: str) -> Finished | None:
+        """The outcome of a call that has ended, None of one that was never seen."""
+        self._prune()
+        if (entry := self._kept.get(call_id)) is not None:
+            return entry[1]
+        if call_id in self._dropped:
+            return outcome(NOT_STARTED, error=f"The call {call_id} has ended, and its outcome is no longer kept")
+        return None
+
+    def _prune(self) -> None:
+        oldest = time.monotonic() - KEEP_SECONDS
+        while self._kept:
+            call_id, (when, finished) = next(iter(self._kept.items()))
+            if len(self._kept) <= KEEP_OUTCOMES and self._bytes <= KEEP_BYTES and when >= oldest:
+                break
+            del self._kept[call_id]
+            self._bytes -= len(finished.body)
+            self._dropped[call_id] = None
+        while len(self._dropped) > KEEP_IDS:
+            self._dropped.popitem(last=False)

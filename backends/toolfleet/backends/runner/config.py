@@ -1,0 +1,62 @@
+"""What the host tells a runner at its start."""
+
+import json
+import socket
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+#: More than enough for an environment and a few small files; the message must fit into one datagram.
+MAX_BOOT = 128 * 1024
+#: Descriptors that may come along, see `receive`.
+MAX_FDS = 4
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The limits and the look of one sandbox; sizes in bytes, times in seconds."""
+
+    disk: int
+    memory: int
+    pids: int
+    ttl: float
+    """Until the first ping: how long the runner lives without hearing from a host process."""
+    workdir: str = "/"
+    env: dict[str, str] = field(default_factory=dict)
+    overlay: bool = False
+    """The base is a root filesystem under an overlay, not the host's ``/usr``."""
+    files: dict[str, str] = field(default_factory=dict)
+    """Text files to write into the new root, replacing what is there."""
+    defaults: dict[str, str] = field(default_factory=dict)
+    """Text files to write where the base has none."""
+    links: dict[str, str] = field(default_factory=dict)
+    """Symbolic links to make: path to target."""
+    enter: bool = True
+    """False leaves the root and the privileges as they are, for engines that have already confined the runner."""
+    monitor: bool = False
+    """No cgroup holds the memory limit, so the runner has to."""
+    grace: float = 0.5
+    """Between TERM and KILL."""
+    keep: int = 200_000
+    """Bytes kept of each output stream of a command."""
+
+
+def receive(channel: socket.socket) -> tuple[Config, dict[str, int]]:
+    """Read the boot message: the configuration, and descriptors by name.
+
+    The message is ``{"config": ..., "fds": [names]}`` with the descriptors attached in the same order.
+    """
+    data, fds, _, _ = socket.recv_fds(channel, MAX_BOOT, MAX_FDS)
+    if not data:
+        raise EOFError("the host process ended before it had sent a configuration")
+    message: dict[str, Any] = json.loads(data)
+    return Config(**message["config"]), dict(zip(message["fds"], fds, strict=True))
+
+
+def send(channel: socket.socket, config: Config, fds: dict[str, int]) -> None:
+    """Write the boot message that `receive` reads."""
+    message = json.dumps({"config": asdict(config), "fds": list(fds)}).encode("ascii")
+    if len(message) > MAX_BOOT:
+        raise ValueError(f"the environment of the profile takes {len(message)} bytes; at most {MAX_BOOT} are possible")
+    socket.send_fds(channel, [message], list(fds.values()))

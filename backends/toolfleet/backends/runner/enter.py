@@ -1,0 +1,120 @@
+"""How the runner goes from the outer view, which bubblewrap made, into the sandbox's own root.
+
+The outer view holds the interpreter bundle and, at ``/newroot``, what becomes the sandbox. After the pivot nothing of
+the host but the read-only base can be reached, not even the bundle: every module must have been imported before.
+"""
+
+import contextlib
+import os
+import resource
+from pathlib import Path
+
+from toolfleet.backends.runner import kernel
+from toolfleet.backends.runner.config import Config
+
+NEW_ROOT = "/newroot"
+#: Where an overlay's read-only base, its writable layer, and /proc and /dev wait before the pivot.
+LOWER, SCRATCH, STAGE = "/lower", "/scratch", "/stage"
+
+#: Directories of every sandbox, with their modes.
+_DIRECTORIES = {
+    "etc": 0o755,
+    "home": 0o755,
+    "root": 0o700,
+    "run": 0o755,
+    "tmp": 0o1777,
+    "var": 0o755,
+    "var/tmp": 0o1777,
+    "proc": 0o755,
+    "dev": 0o755,
+}
+#: Fake root keeps what makes it root over its own files; none of these reaches beyond the user namespace.
+_KEEP = (kernel.CAP_CHOWN, kernel.CAP_DAC_OVERRIDE, kernel.CAP_FOWNER, kernel.CAP_FSETID, kernel.CAP_KILL)
+#: A tmpfs holds this many inodes for each MiB: many small files fit, and their kernel memory stays bounded.
+_INODES_PER_MIB = 256
+_SHM_LIMIT = 64 * 1024 * 1024
+
+
+def enter(config: Config, lower: int | None) -> int:
+    """Assemble the root, pivot into it, give up all privileges; ``lower`` is a detached mount of the base, if any.
+
+    Returns:
+        A descriptor of a directory on the writable layer, for spooling; commands cannot reach or remove it.
+    """
+    kernel.join_new_keyring()
+    if config.overlay:
+        spool = _mount_overlay(config, lower)
+    else:
+        kernel.mount("none", NEW_ROOT, None, kernel.MS_REMOUNT | kernel.MS_NOSUID | kernel.MS_NODEV, _size(config.disk))
+        spool = os.open(NEW_ROOT, os.O_RDONLY | os.O_DIRECTORY)
+    _furnish(config)
+    _confine_proc()
+    _limit_shm(config)
+    kernel.pivot_root(NEW_ROOT)
+    with contextlib.suppress(OSError):  # a command that names no directory of its own will be told
+        os.makedirs(config.workdir, exist_ok=True)
+    kernel.drop_privileges(_KEEP)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    return spool
+
+
+def _size(disk: int) -> str:
+    return f"size={disk},nr_inodes={max(1024, disk // 2**20 * _INODES_PER_MIB)}"
+
+
+def _mount_overlay(config: Config, lower: int | None) -> int:
+    if lower is not None:
+        kernel.move_mount(lower, LOWER)
+    kernel.mount("tmpfs", SCRATCH, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, _size(config.disk))
+    for name in ("upper", "work", "spool"):
+        os.mkdir(f"{SCRATCH}/{name}", 0o755)
+    layers = f"lowerdir={LOWER},upperdir={SCRATCH}/upper,workdir={SCRATCH}/work,userxattr"
+    kernel.mount("overlay", NEW_ROOT, "overlay", kernel.MS_NOSUID | kernel.MS_NODEV, layers)
+    for name in ("proc", "dev"):
+        target = Path(NEW_ROOT, name)
+        if target.is_symlink() or not target.is_dir():
+            target.unlink(missing_ok=True)
+            target.mkdir(mode=0o755)
+        kernel.mount(f"{STAGE}/{name}", str(target), None, kernel.MS_MOVE)
+    return os.open(f"{SCRATCH}/spool", os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _furnish(config: Config) -> None:
+    """Make the directories, files and links that the base lacks."""
+    for name, mode in _DIRECTORIES.items():
+        directory = Path(NEW_ROOT, name)
+        if not os.path.lexists(directory):
+            directory.mkdir(parents=True)
+            directory.chmod(mode)
+    for path, target in config.links.items():
+        if not os.path.lexists(NEW_ROOT + path):
+            os.symlink(target, NEW_ROOT + path)
+    for path, text in config.defaults.items():
+        if not os.path.lexists(NEW_ROOT + path):
+            _write(Path(NEW_ROOT + path), text)
+    for path, text in config.files.items():
+        _write(Path(NEW_ROOT + path), text)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)  # never through a link of the base: it could lead out of the new root
+    path.write_text(text, encoding="utf-8", errors="surrogateescape")
+    path.chmod(0o644)
+
+
+def _confine_proc() -> None:
+    """Forbid nested user namespaces, in which a command would be privileged, and make kernel settings read-only."""
+    settings = f"{NEW_ROOT}/proc/sys"
+    with contextlib.suppress(OSError), open(f"{settings}/user/max_user_namespaces", "w") as file:
+        file.write("0")
+    kernel.mount(settings, settings, None, kernel.MS_BIND | kernel.MS_REC)
+    flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+    kernel.mount("none", settings, None, kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | flags)
+
+
+def _limit_shm(config: Config) -> None:
+    shm = f"{NEW_ROOT}/dev/shm"
+    options = f"mode=1777,{_size(min(config.disk, _SHM_LIMIT))}"
+    kernel.mount("none", shm, None, kernel.MS_REMOUNT | kernel.MS_NOSUID | kernel.MS_NODEV, options)
+    os.chmod(shm, 0o1777)

@@ -1,0 +1,47 @@
+"""Start-up of the runner: ``python -I -S -c "from toolfleet.backends.runner.main import main; main()" LISTEN BOOT``.
+
+LISTEN and BOOT are inherited descriptors: a listening unix socket, and a socket on which one boot message arrives
+(see `config`). What goes wrong before the runner serves is printed to standard error, for the host to show.
+"""
+
+import os
+import socket
+import sys
+import tempfile
+
+from toolfleet.backends.runner import config as boot
+from toolfleet.backends.runner import kernel, preload
+from toolfleet.backends.runner.enter import enter
+from toolfleet.backends.runner.memory import OomCounter
+from toolfleet.backends.runner.reactor import Reactor
+from toolfleet.backends.runner.server import Server
+from toolfleet.backends.runner.supervisor import Supervisor
+
+
+def main() -> None:
+    """Enter the sandbox and serve until its end."""
+    preload.preload()
+    listener = socket.socket(fileno=int(sys.argv[1]))
+    listener.set_inheritable(False)
+    with socket.socket(fileno=int(sys.argv[2])) as channel:
+        config, fds = boot.receive(channel)
+    spool = enter(config, fds.get("lower")) if config.enter else os.open(tempfile.gettempdir(), os.O_RDONLY)
+    if "lower" in fds:
+        os.close(fds["lower"])
+    kernel.hide_from_ptrace()
+    kernel.become_subreaper()
+    kernel.set_name("toolfleet")
+    reactor = Reactor()
+    supervisor = Supervisor(reactor, config, OomCounter(fds["oom"]) if "oom" in fds else None)
+    server = Server(reactor, supervisor, listener, spool, config.disk)
+    server.expire_in(config.ttl)
+    _go_quiet()
+    reactor.run()
+
+
+def _go_quiet() -> None:
+    """Let go of the host's standard streams; from now on the channel is the only way out."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.close(null)

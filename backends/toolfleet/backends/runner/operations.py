@@ -1,0 +1,118 @@
+"""What a request asks for, checked, as something that can be started."""
+
+import functools
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from toolfleet.backends.runner import applets, archive, procfs
+from toolfleet.backends.runner.config import Config
+from toolfleet.backends.runner.spawn import Applet, CannotStart, Child, Spawner
+
+_BASE_ENV = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "USER": "root",
+    "LANG": "C.UTF-8",
+    "TERM": "dumb",
+    # Only one user is mapped into the sandbox, so tar as root could restore no owner and would fail at it.
+    "TAR_OPTIONS": "--no-same-owner",
+}
+
+#: Bytes of a file that `read` returns when the request names no number.
+DEFAULT_READ = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One operation, ready to start."""
+
+    call_id: str
+    kind: str
+    args: Mapping[str, Any]
+    spool: int | None = None
+    """Unlinked file with the content that came along."""
+
+
+def has_body(kind: str) -> bool:
+    """Whether the operation takes content along."""
+    return kind in ("write", "unpack")
+
+
+class Starter:
+    """Turns work into a process."""
+
+    def __init__(self, config: Config, spawner: Spawner) -> None:
+        self._config = config
+        self._spawner = spawner
+        self._env = {**_BASE_ENV, **config.env}
+
+    def start(self, work: Work) -> Child:
+        """Start ``work``.
+
+        Raises:
+            CannotStart: its arguments are wrong, or there is no process to be had.
+        """
+        if work.kind == "exec":
+            return self._command(work)
+        return self._spawner.applet(self._applet(work))
+
+    def _command(self, work: Work) -> Child:
+        env = {**self._env, **_mapping(work.args, "env"), procfs.MARK: work.call_id}
+        cwd = _text(work.args, "cwd", self._config.workdir)
+        pairs = {_encode(k, "an environment variable"): _encode(v, "an environment variable") for k, v in env.items()}
+        return self._spawner.command(_text(work.args, "command").encode("utf-8", "surrogateescape"), self._path(cwd), pairs)
+
+    def _applet(self, work: Work) -> Applet:
+        disk = self._config.disk
+        name = "dest" if work.kind == "unpack" else "path"
+        path = self._path(_text(work.args, name))
+        if work.kind == "read":
+            offset = _number(work.args, "offset", 1) or 1
+            limit = _number(work.args, "limit", None)
+            most = _number(work.args, "max_bytes", DEFAULT_READ) or 0
+            return lambda out: applets.guarded(lambda: applets.read(out, path, offset, limit, most), path, disk)
+        if work.spool is None:
+            raise CannotStart(f"Cannot start an operation of the kind {work.kind!r}")
+        if work.kind == "write":
+            job = functools.partial(applets.write, work.spool, path, _number(work.args, "mode", None))
+        else:
+            job = functools.partial(archive.unpack, work.spool, path)
+        return lambda _: applets.guarded(job, path, disk)
+
+    def _path(self, path: str) -> bytes:
+        if not path:
+            raise CannotStart("The path is empty")
+        return os.path.join(self._config.workdir.encode("utf-8", "surrogateescape"), _encode(path, "a path"))
+
+
+def _encode(text: str, what: str) -> bytes:
+    if "\0" in text:
+        raise CannotStart(f"There is a NUL byte in {what}")
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _text(args: Mapping[str, Any], name: str, default: str | None = None) -> str:
+    value = args.get(name)
+    if value is None:
+        value = default
+    if not isinstance(value, str):
+        raise CannotStart(f"The argument {name!r} must be a string")
+    return value
+
+
+def _number(args: Mapping[str, Any], name: str, default: int | None) -> int | None:
+    value = args.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise CannotStart(f"The argument {name!r} must be a whole number")
+    return value
+
+
+def _mapping(args: Mapping[str, Any], name: str) -> dict[str, str]:
+    value = args.get(name) or {}
+    if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
+        raise CannotStart(f"The argument {name!r} must map names to strings")
+    return value

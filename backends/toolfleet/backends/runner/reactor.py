@@ -1,0 +1,100 @@
+"""The runner's event loop: descriptors, timers and ended children, on one thread."""
+
+import contextlib
+import heapq
+import os
+import selectors
+import signal
+import time
+from collections.abc import Callable
+
+READ = selectors.EVENT_READ
+WRITE = selectors.EVENT_WRITE
+
+
+class Timer:
+    """A callback due at a moment; cancelled by `cancel`."""
+
+    __slots__ = ("callback", "when")
+
+    def __init__(self, when: float, callback: Callable[[], None]) -> None:
+        self.when = when
+        self.callback: Callable[[], None] | None = callback
+
+    def cancel(self) -> None:
+        """Never call back."""
+        self.callback = None
+
+    def __lt__(self, other: "Timer") -> bool:
+        return self.when < other.when
+
+
+class Reactor:
+    """Waits for whatever comes first and calls it back; sleeps in the kernel while nothing happens."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.EpollSelector()
+        self._timers: list[Timer] = []
+        self._wake_read = -1
+
+    def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
+        """Call ``callback(events)`` whenever ``fd`` is ready."""
+        self._selector.register(fd, events, callback)
+
+    def change(self, fd: int, events: int) -> None:
+        """Wait for other ``events`` of a watched ``fd``."""
+        self._selector.modify(fd, events, self._selector.get_key(fd).data)
+
+    def forget(self, fd: int) -> None:
+        """Stop watching ``fd``; must come before it is closed."""
+        self._selector.unregister(fd)
+
+    def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Call ``callback`` once, ``seconds`` from now."""
+        timer = Timer(time.monotonic() + seconds, callback)
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    def on_child(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` whenever children may have ended.
+
+        Every other signal that can be caught is ignored: as PID 1 the runner is addressed by ``kill -INT 1`` and the
+        like, and must outlive them. Children get the default dispositions back.
+        """
+        self._wake_read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        for number in signal.valid_signals():
+            # SIGKILL and SIGSTOP cannot be ignored; the kernel keeps them from a PID 1 anyway.
+            with contextlib.suppress(OSError, ValueError):
+                signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+
+        def wake(_: int) -> None:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wake_read, 4096)
+            callback()
+
+        self.watch(self._wake_read, READ, wake)
+
+    def run(self) -> None:
+        """Serve for ever."""
+        while True:
+            for key, events in self._selector.select(self._due_in()):
+                # A callback earlier in this batch may have dropped the descriptor.
+                if self._selector.get_map().get(key.fd) is not None:
+                    key.data(events)
+            self._fire()
+
+    def _due_in(self) -> float | None:
+        while self._timers and self._timers[0].callback is None:
+            heapq.heappop(self._timers)
+        if not self._timers:
+            return None
+        return max(0.0, self._timers[0].when - time.monotonic())
+
+    def _fire(self) -> None:
+        now = time.monotonic()
+        while self._timers and self._timers[0].when <= now:
+            timer = heapq.heappop(self._timers)
+            if timer.callback is not None:
+                timer.callback()

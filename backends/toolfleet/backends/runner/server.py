@@ -1,0 +1,254 @@
+"""The runner's end of the channel: connections, frames, fencing.
+
+Requests carry ``op`` and a request id ``rid``, which comes back in the reply::
+
+    hello   epoch                        -> boot, epoch, epochs, protocol
+    run     call, kind, args, timeout,   -> outcome (in parts when it is long)
+            more (content follows)
+    data    last, and bytes of content   (no reply of its own)
+    cancel  call                         -> known
+    query   call                         -> state
+    ping    ttl                          -> running
+
+A frame that makes no sense closes its connection and nothing else. Connections of an epoch below the highest one ever
+claimed are *fenced*: their requests are refused, whatever they are.
+"""
+
+import contextlib
+import os
+import socket
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from toolfleet.backends.runner import applets, frames
+from toolfleet.backends.runner.calls import Finished
+from toolfleet.backends.runner.frames import Decoder, FrameError, Header
+from toolfleet.backends.runner.operations import Work, has_body
+from toolfleet.backends.runner.reactor import READ, WRITE, Reactor, Timer
+from toolfleet.backends.runner.supervisor import Supervisor
+
+#: A connection whose peer leaves more than this unread is closed; its outcomes wait for a better one.
+MAX_UNSENT = 256 * 1024 * 1024
+
+#: The longest duration that a request may name, in seconds.
+MAX_SECONDS = 10_000_000.0
+
+_CHUNK = 256 * 1024
+
+
+@dataclass(slots=True)
+class _Upload:
+    """Content on its way in."""
+
+    call_id: str
+    header: Header
+    spool: int
+    failure: OSError | None = None
+
+
+class Connection:
+    """One peer: its frames in, its replies out, the epoch it speaks for."""
+
+    def __init__(self, reactor: Reactor, sock: socket.socket, handle: "Callable[[Connection, Header, bytes], None]") -> None:
+        self.epoch = 0
+        self.uploads: dict[int, _Upload] = {}
+        self._reactor = reactor
+        self._sock: socket.socket | None = sock
+        self._handle = handle
+        self._decoder = Decoder()
+        self._unsent: deque[memoryview] = deque()
+        self._unsent_bytes = 0
+        reactor.watch(sock.fileno(), READ, self._ready)
+
+    def send(self, header: Header, body: bytes = b"") -> None:
+        """Send a reply; dropped when the peer is gone, for outcomes are kept elsewhere."""
+        for frame in frames.encode_parts(header, body):
+            self._unsent.append(memoryview(frame))
+            self._unsent_bytes += len(frame)
+        self._flush()
+
+    def close(self) -> None:
+        """Forget the peer; what it has started runs on."""
+        if self._sock is None:
+            return
+        self._reactor.forget(self._sock.fileno())
+        self._sock.close()
+        self._sock = None
+        self._unsent.clear()
+        for upload in self.uploads.values():
+            os.close(upload.spool)
+        self.uploads.clear()
+
+    def _ready(self, events: int) -> None:
+        if events & WRITE:
+            self._flush()
+        if events & READ and self._sock is not None:
+            self._receive(self._sock)
+
+    def _receive(self, sock: socket.socket) -> None:
+        try:
+            data = sock.recv(_CHUNK)
+            if not data:
+                self.close()
+            for header, body in self._decoder.feed(data):
+                self._handle(self, header, body)
+        except BlockingIOError:
+            pass
+        except (FrameError, OSError, KeyError, TypeError, ValueError, ArithmeticError):
+            self.close()
+
+    def _flush(self) -> None:
+        if self._sock is None:
+            self._unsent.clear()
+            return
+        try:
+            while self._unsent:
+                sent = self._sock.send(self._unsent[0])
+                self._unsent_bytes -= sent
+                if sent < len(self._unsent[0]):
+                    self._unsent[0] = self._unsent[0][sent:]
+                else:
+                    self._unsent.popleft()
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.close()
+            return
+        if self._unsent_bytes > MAX_UNSENT:
+            self.close()
+            return
+        self._reactor.change(self._sock.fileno(), READ | WRITE if self._unsent else READ)
+
+
+class Server:
+    """Accepts connections and answers requests; ends the sandbox when nobody has pinged for long enough."""
+
+    def __init__(self, reactor: Reactor, supervisor: Supervisor, listener: socket.socket, spool: int, disk: int) -> None:
+        self._reactor = reactor
+        self._supervisor = supervisor
+        self._listener = listener
+        self._spool = spool
+        self._disk = disk
+        self._boot = os.urandom(8).hex()
+        self._epochs: list[int] = []
+        self._orphaned: Timer | None = None
+        self._handlers: dict[str, Callable[[Connection, Header, bytes], None]] = {
+            "hello": self._hello,
+            "run": self._run,
+            "data": self._data,
+            "cancel": self._cancel,
+            "query": self._query,
+            "ping": self._ping,
+        }
+        listener.setblocking(False)
+        reactor.watch(listener.fileno(), READ, self._accept)
+
+    def expire_in(self, ttl: float) -> None:
+        """End the sandbox ``ttl`` seconds from now unless this is called again."""
+        if self._orphaned is not None:
+            self._orphaned.cancel()
+        self._orphaned = self._reactor.after(ttl, self._expire)
+
+    def _expire(self) -> None:
+        self._supervisor.kill_all()
+        os._exit(0)
+
+    def _accept(self, _: int) -> None:
+        with contextlib.suppress(OSError):
+            sock, _ = self._listener.accept()
+            sock.setblocking(False)
+            Connection(self._reactor, sock, self._handle)
+
+    def _handle(self, connection: Connection, header: Header, body: bytes) -> None:
+        op, rid = header["op"], header["rid"]
+        if not isinstance(rid, int):
+            raise FrameError("a request without a number")
+        handler = self._handlers[op]
+        highest = self._epochs[-1] if self._epochs else 0
+        epoch = int(header["epoch"]) if op == "hello" else connection.epoch
+        if epoch < highest and op != "query":
+            connection.send({"rid": rid, "fenced": highest})
+            return
+        handler(connection, header, body)
+
+    def _hello(self, connection: Connection, header: Header, _: bytes) -> None:
+        connection.epoch = int(header["epoch"])
+        if not self._epochs or connection.epoch > self._epochs[-1]:
+            self._epochs = [*self._epochs[-63:], connection.epoch]
+        about: dict[str, Any] = {"boot": self._boot, "epochs": self._epochs, "protocol": frames.PROTOCOL}
+        connection.send({"rid": header["rid"], **about})
+
+    def _cancel(self, connection: Connection, header: Header, _: bytes) -> None:
+        connection.send({"rid": header["rid"], "known": self._supervisor.cancel(str(header["call"]))})
+
+    def _query(self, connection: Connection, header: Header, _: bytes) -> None:
+        connection.send({"rid": header["rid"], "state": self._supervisor.state(str(header["call"]))})
+
+    def _ping(self, connection: Connection, header: Header, _: bytes) -> None:
+        self.expire_in(_seconds(header["ttl"]))
+        connection.send({"rid": header["rid"], "running": self._supervisor.running})
+
+    # -- run ------------------------------------------------------------------------------------------------------
+
+    def _run(self, connection: Connection, header: Header, body: bytes) -> None:
+        call_id, kind, rid = str(header["call"]), header["kind"], header["rid"]
+        if kind not in ("exec", "read", "write", "unpack") or not isinstance(header["args"], dict):
+            raise FrameError(f"an operation of an unknown kind: {kind!r}")
+        _seconds(header["timeout"])
+        if rid in connection.uploads:
+            raise FrameError("a request number that is in use")
+        if not has_body(kind):
+            self._start(connection, header, None)
+            return
+        flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
+        try:
+            spool, failure = os.open(".", flags, 0o600, dir_fd=self._spool), None
+        except OSError as error:
+            spool, failure = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC), error
+        connection.uploads[rid] = _Upload(call_id, header, spool, failure)
+        self._take(connection, rid, body, last=not header.get("more"))
+
+    def _data(self, connection: Connection, header: Header, body: bytes) -> None:
+        self._take(connection, header["rid"], body, last=bool(header["last"]))
+
+    def _take(self, connection: Connection, rid: int, body: bytes, *, last: bool) -> None:
+        upload = connection.uploads[rid]
+        if upload.failure is None:
+            try:
+                applets.os_write_all(upload.spool, body)
+            except OSError as error:
+                upload.failure = error
+                os.ftruncate(upload.spool, 0)
+        if not last:
+            return
+        del connection.uploads[rid]
+        try:
+            self._start(connection, upload.header, upload)
+        finally:
+            os.close(upload.spool)
+
+    def _start(self, connection: Connection, header: Header, upload: _Upload | None) -> None:
+        call_id = str(header["call"])
+        waiter = partial(self._reply, connection, header["rid"])
+        if self._supervisor.attach(call_id, waiter):
+            return
+        if upload is not None and upload.failure is not None:
+            path = str(header["args"].get("path", header["args"].get("dest", ""))).encode(errors="replace")
+            self._supervisor.refuse(call_id, waiter, applets.sentence(upload.failure, path, self._disk))
+            return
+        work = Work(call_id, header["kind"], header["args"], upload.spool if upload else None)
+        self._supervisor.run(work, _seconds(header["timeout"]), waiter)
+
+    def _reply(self, connection: Connection, rid: int, finished: Finished) -> None:
+        connection.send({"rid": rid, "outcome": finished.outcome}, finished.body)
+
+
+def _seconds(value: Any) -> float:
+    """``value`` as a duration; NaN and infinity would upset the order of the timers."""
+    seconds = float(value)
+    if not 0 <= seconds <= MAX_SECONDS:
+        raise FrameError(f"a duration of {value} seconds")
+    return seconds

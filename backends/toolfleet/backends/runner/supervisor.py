@@ -1,0 +1,251 @@
+"""Calls from start to outcome, each at most once."""
+
+import contextlib
+import json
+import os
+import signal
+
+from toolfleet.backends.runner import calls, killer, procfs
+from toolfleet.backends.runner.calls import Call, Finished, Outcomes, Waiter, outcome
+from toolfleet.backends.runner.capture import Capture
+from toolfleet.backends.runner.config import Config
+from toolfleet.backends.runner.memory import Monitor, OomCounter
+from toolfleet.backends.runner.operations import Starter, Work
+from toolfleet.backends.runner.procfs import Process
+from toolfleet.backends.runner.reactor import READ, Reactor
+from toolfleet.backends.runner.spawn import CannotStart, Child, Spawner
+
+#: After its direct child has ended, a call waits this long for those who still hold its streams.
+DRAIN = 0.2
+#: What a process left behind by a call may still print into the void; more of it gets a SIGPIPE.
+VOID = 64 * 1024 * 1024
+
+_CHUNK = 256 * 1024
+#: Streams of file operations carry data and a report, which must not be cut: both are bounded by the applets.
+_UNCUT = 256 * 1024 * 1024
+
+
+class Supervisor:
+    """Starts, watches, ends and remembers calls; the only one who reaps children."""
+
+    def __init__(self, reactor: Reactor, config: Config, oom: OomCounter | None) -> None:
+        self._reactor = reactor
+        self._config = config
+        self._starter = Starter(config, Spawner(config))
+        self._running: dict[str, Call] = {}
+        self._leaders: dict[int, Call] = {}
+        self._outcomes = Outcomes()
+        self._oom = oom
+        self._monitor = Monitor(reactor, config.memory, self._killed_for_memory) if config.monitor else None
+        reactor.on_child(self.reap)
+
+    # -- what the server asks for ---------------------------------------------------------------------------------
+
+    def state(self, call_id: str) -> str:
+        """``running``, ``finished`` or ``unknown``."""
+        if call_id in self._running:
+            return "running"
+        return "unknown" if self._outcomes.find(call_id) is None else "finished"
+
+    def attach(self, call_id: str, waiter: Waiter) -> bool:
+        """Hand the outcome of a call to ``waiter``, now or when it ends; False for a call never seen."""
+        if (call := self._running.get(call_id)) is not None:
+            call.waiters.append(waiter)
+            return True
+        if (finished := self._outcomes.find(call_id)) is not None:
+            waiter(finished)
+            return True
+        return False
+
+    def run(self, work: Work, timeout: float, waiter: Waiter) -> None:
+        """Start a call that was never seen before."""
+        keep = self._config.keep if work.kind == "exec" else _UNCUT
+        call = Call(work.call_id, work.kind, Capture(keep), Capture(keep), [waiter])
+        call.oom_kills = self._oom.kills() if self._oom else 0
+        try:
+            child = self._starter.start(work)
+        except CannotStart as error:
+            self._answer(call, outcome(calls.NOT_STARTED, error=str(error)))
+            return
+        self._running[call.id] = call
+        self._watch(call, child)
+        call.deadline = self._reactor.after(timeout, lambda: self._expire(call))
+        if self._monitor is not None:
+            self._monitor.start()
+
+    def refuse(self, call_id: str, waiter: Waiter, error: str) -> None:
+        """End a call that cannot be started."""
+        self._answer(Call(call_id, "", Capture(0), Capture(0), [waiter]), outcome(calls.NOT_STARTED, error=error))
+
+    def cancel(self, call_id: str) -> bool:
+        """Kill a running call; False when it does not run."""
+        call = self._running.get(call_id)
+        if call is None:
+            return False
+        if call.kill is None:
+            call.cancelled = True
+            self._kill(call)
+        return True
+
+    @property
+    def running(self) -> int:
+        """Calls that run now."""
+        return len(self._running)
+
+    # -- streams --------------------------------------------------------------------------------------------------
+
+    def _watch(self, call: Call, child: Child) -> None:
+        call.pid = child.pid
+        self._leaders[child.pid] = call
+        call.pipes = {child.stdout: call.out, child.stderr: call.err}
+        for fd in call.pipes:
+            self._reactor.watch(fd, READ, lambda _, fd=fd: self._readable(call, fd))  # type: ignore[misc]
+
+    def _readable(self, call: Call, fd: int) -> None:
+        self._pull(call, fd)
+        if not call.pipes and call.status is not None and call.kill is None:
+            self._finish(call)
+
+    def _pull(self, call: Call, fd: int) -> bool:
+        """Take what one read gives; False when there is nothing more for now, or the stream has ended and is closed."""
+        try:
+            data = os.read(fd, _CHUNK)
+        except BlockingIOError:
+            return False
+        if data:
+            call.pipes[fd].feed(data)
+            return True
+        self._reactor.forget(fd)
+        os.close(fd)
+        del call.pipes[fd]
+        return False
+
+    def _empty(self, call: Call) -> None:
+        """Take what is in the pipes now; bounded, since somebody may be filling them as fast as they are emptied."""
+        for fd in list(call.pipes):
+            for _ in range(8):
+                if not self._pull(call, fd):
+                    break
+
+    def _void(self, fd: int) -> None:
+        """Go on emptying a stream whose call has ended, for the sake of a process that was left in the background."""
+        left = VOID
+
+        def discard(_: int) -> None:
+            nonlocal left
+            with contextlib.suppress(BlockingIOError):
+                count = len(os.read(fd, _CHUNK))
+                left -= count
+                if not count or left < 0:
+                    self._reactor.forget(fd)
+                    os.close(fd)
+
+        self._reactor.forget(fd)
+        self._reactor.watch(fd, READ, discard)
+
+    # -- ends -----------------------------------------------------------------------------------------------------
+
+    def reap(self) -> None:
+        """Collect every child that has ended, orphans included."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            call = self._leaders.pop(pid, None)
+            if call is not None:
+                code = os.waitstatus_to_exitcode(status)
+                call.status = code if code >= 0 else 128 - code
+                self._leader_ended(call)
+
+    def _leader_ended(self, call: Call) -> None:
+        if call.deadline is not None and call.kill is None:
+            call.deadline.cancel()
+        self._empty(call)
+        if call.kill is not None:
+            return
+        if call.pipes:
+            call.drain = self._reactor.after(DRAIN, lambda: self._finish(call))
+        else:
+            self._finish(call)
+
+    def _expire(self, call: Call) -> None:
+        if call.id in self._running and call.kill is None:
+            call.timed_out = True
+            self._kill(call)
+
+    def _kill(self, call: Call) -> None:
+        def find() -> list[Process]:
+            others = frozenset(self._leaders) - {call.pid}
+            alone = all(c is call or c.kind != "exec" for c in self._running.values())
+            return killer.members(call.target, others, alone=alone)
+
+        def done() -> None:
+            self.reap()
+            self._finish(call)
+
+        call.kill = killer.TreeKill(self._reactor, find, self._config.grace, done)
+
+    def _finish(self, call: Call) -> None:
+        if self._running.pop(call.id, None) is None:
+            return
+        for timer in (call.deadline, call.drain):
+            if timer is not None:
+                timer.cancel()
+        self._empty(call)
+        for fd in call.pipes:
+            self._void(fd)
+        call.pipes.clear()
+        self._answer(call, self._conclude(call))
+
+    def _conclude(self, call: Call) -> Finished:
+        code = calls.KILLED if call.status is None else call.status
+        if call.timed_out:
+            code = calls.TIMED_OUT
+        elif call.cancelled:
+            code = calls.CANCELLED
+        stdout, stderr = call.out.result(), call.err.result()
+        flags = {"timed_out": call.timed_out, "cancelled": call.cancelled}
+        if call.kind == "exec":
+            error = self._memory_error(call, code)
+            return outcome(code, stdout=stdout, stderr=stderr, ran=call.ran, error=error, **flags)
+        detail, error = _report(stderr[0], code, **flags)
+        code = code if error is None or code else 1
+        return outcome(code, stdout=stdout, ran=call.ran, error=error, detail=detail, **flags)
+
+    def _memory_error(self, call: Call, code: int) -> str | None:
+        if code != calls.KILLED:
+            return None
+        if not call.out_of_memory and (self._oom is None or self._oom.kills() == call.oom_kills):
+            return None
+        return f"Killed for memory: the sandbox may use {self._config.memory // 2**20} MiB"
+
+    def _killed_for_memory(self, pid: int, session: int) -> None:
+        call = self._leaders.get(session) or self._running.get(procfs.mark_of(pid) or "")
+        if call is not None:
+            call.out_of_memory = True
+
+    def _answer(self, call: Call, finished: Finished) -> None:
+        self._outcomes.add(call.id, finished)
+        for waiter in call.waiters:
+            waiter(finished)
+
+    def kill_all(self) -> None:
+        """End every process of the sandbox at once."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)
+
+
+def _report(text: bytes, code: int, *, timed_out: bool, cancelled: bool) -> tuple[dict[str, object], str | None]:
+    """The detail and the error that an applet has printed."""
+    if timed_out:
+        return {}, "The file operation did not end in time"
+    if cancelled:
+        return {}, "The file operation was cancelled"
+    try:
+        detail = json.loads(text)
+    except ValueError:
+        return {}, f"The file operation broke off with exit code {code}"
+    return detail, detail.pop("error", None)

@@ -1,0 +1,220 @@
+"""A relocatable Python for the runner, made from the worker's own interpreter.
+
+Built once for each machine, interpreter and version of the runner: the interpreter, its dynamic loader, the libraries
+it links to, and exactly those modules of the standard library that the runner imports, as bytecode. Started through
+its own loader it runs on any root filesystem, or on none, and every user may read it.
+"""
+
+import hashlib
+import os
+import py_compile
+import shutil
+import stat
+import struct
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolfleet.config.errors import BackendUnavailable
+
+#: Seconds that any step of building a bundle may take.
+_PATIENCE = 60
+
+_ENTRY = "from toolfleet.backends.runner.main import main; main()"
+_RUNNER = Path(__file__).parent / "runner"
+_PACKAGE = "toolfleet/backends/runner"
+_DISCOVER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from toolfleet.backends.runner import main, preload
+preload.preload()
+for name, module in sorted(sys.modules.items()):
+    path = getattr(module, "__file__", None)
+    if path and not name.startswith(("toolfleet", "__main__")):
+        print(path)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle on disk, world-readable."""
+
+    path: Path
+    static: bool
+    """The interpreter needs no dynamic loader."""
+
+    def argv(self, mounted: str, *arguments: str) -> list[str]:
+        """The command that starts the runner where the bundle is visible at ``mounted``."""
+        python = f"{mounted}/bin/python3"
+        loader = [] if self.static else [f"{mounted}/lib/loader", "--library-path", f"{mounted}/lib", python]
+        return [*(loader or [python]), "-I", "-S", "-X", "utf8", "-c", _ENTRY, *arguments]
+
+
+def ensure(runtime_dir: Path) -> Bundle:
+    """Return the bundle, building it if this machine has none yet. Blocks for about a second when it builds.
+
+    Raises:
+        BackendUnavailable: it cannot be built or does not run.
+    """
+    key = _key()
+    errors = []
+    for root in _roots(runtime_dir):
+        try:
+            _make_trusted(root)
+            path = root / key
+            if not path.exists():
+                _build(root, path)
+            _check_trust(path)
+            return Bundle(path, static=not (path / "lib/loader").exists())
+        except (OSError, _Untrusted) as error:
+            errors.append(f"{root}: {error}")
+    raise BackendUnavailable("no directory can hold the runner's interpreter: " + "; ".join(errors))
+
+
+class _Untrusted(Exception):
+    """Somebody else could put files there."""
+
+
+def _roots(runtime_dir: Path) -> list[Path]:
+    """Directories that may hold bundles, the best first."""
+    if os.geteuid() == 0:
+        # Sandboxes run as users of their own, who cannot enter a private runtime directory.
+        return [Path("/var/lib/toolfleet/interpreters"), runtime_dir / "interpreters"]
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return [Path(cache) / "toolfleet/interpreters", runtime_dir / "interpreters"]
+
+
+def _make_trusted(root: Path) -> None:
+    root.mkdir(mode=0o755, parents=True, exist_ok=True)
+    _check_trust(root)
+
+
+def _check_trust(path: Path) -> None:
+    """Refuse a place where anyone but this user and root could have put something, or that others cannot read."""
+    mine = (0, os.geteuid())
+    for place in (path, *path.resolve().parents):
+        status = place.stat()
+        writable = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if status.st_uid not in mine or (writable and not status.st_mode & stat.S_ISVTX):
+            raise _Untrusted(f"{place} could be written by others")
+        if os.geteuid() == 0 and not status.st_mode & stat.S_IXOTH:
+            raise _Untrusted(f"{place} cannot be entered by the users of sandboxes")
+
+
+def _key() -> str:
+    """Identity of a bundle: the interpreter and the runner's sources."""
+    digest = hashlib.sha256(f"{sys.version}{_interpreter()}{_interpreter().stat().st_mtime_ns}".encode())
+    for source in (Path(__file__), *sorted(_RUNNER.glob("*.py"))):
+        digest.update(source.name.encode() + source.read_bytes())
+    return f"{sys.implementation.cache_tag}-{digest.hexdigest()[:16]}"
+
+
+def _interpreter() -> Path:
+    """The real binary behind a virtual environment's or a version manager's links."""
+    return Path(getattr(sys, "_base_executable", sys.executable)).resolve()
+
+
+def _build(root: Path, path: Path) -> None:
+    """Build beside ``path`` and rename; of several builders at once the first one wins and the others' work goes."""
+    scratch = Path(tempfile.mkdtemp(prefix=".build-", dir=root))
+    try:
+        _fill(scratch)
+        _try_out(scratch)
+        scratch.chmod(0o755)
+        try:
+            scratch.rename(path)
+        except OSError:
+            if not path.exists():
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _fill(target: Path) -> None:
+    stdlib = Path(os.__file__).parent
+    into = target / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for directory in (target / "bin", into / "lib-dynload", into / _PACKAGE):
+        directory.mkdir(parents=True)
+    binary = target / "bin/python3"
+    _copy(_interpreter(), binary, 0o755)
+    linked = [_interpreter()]
+    for module in _modules():
+        if module.suffix == ".py":
+            _compile(module, into / module.relative_to(stdlib).with_suffix(".pyc"))
+        else:
+            _copy(module, into / "lib-dynload" / module.name, 0o755)
+            linked.append(module)
+    for source in _RUNNER.glob("*.py"):
+        _compile(source, into / _PACKAGE / f"{source.stem}.pyc")
+    _compile(_RUNNER.parent / "__init__.py", into / "toolfleet/backends/__init__.pyc")
+    loader = _loader(_interpreter())
+    if loader is not None:
+        _copy(loader, target / "lib/loader", 0o755)
+        for library in _libraries(loader, linked):
+            _copy(library, target / "lib" / library.name, 0o755)
+    for directory, _, _ in os.walk(target):
+        os.chmod(directory, 0o755)  # whatever the umask: sandboxes of other users read it
+
+
+def _modules() -> list[Path]:
+    """The files of all modules that the runner imports."""
+    command = [str(_interpreter()), "-I", "-S", "-X", "utf8", "-c", _DISCOVER, str(_RUNNER.parents[2])]
+    listing = _output(command)
+    found = [Path(line) for line in listing.splitlines()]
+    # Frozen into the interpreter, yet the interpreter looks for this file to find its library.
+    return [*found, Path(os.__file__)] if Path(os.__file__) not in found else found
+
+
+def _loader(binary: Path) -> Path | None:
+    """The dynamic loader that an ELF binary names, None for a static one."""
+    with binary.open("rb") as file:
+        head = file.read(64)
+        if head[:5] != b"\x7fELF\x02":
+            raise BackendUnavailable(f"{binary} is not a 64-bit ELF program")
+        offset, size, count = struct.unpack_from("<Q", head, 32)[0], *struct.unpack_from("<HH", head, 54)
+        for index in range(count):
+            file.seek(offset + index * size)
+            kind, _, start, _, _, length = struct.unpack_from("<IIQQQQ", file.read(size))
+            if kind == 3:  # PT_INTERP
+                file.seek(start)
+                return Path(os.fsdecode(file.read(length).rstrip(b"\0")))
+    return None
+
+
+def _libraries(loader: Path, linked: list[Path]) -> list[Path]:
+    found: dict[str, Path] = {}
+    for item in linked:
+        for line in _output([str(loader), "--list", str(item)]).splitlines():
+            name, arrow, rest = line.strip().partition(" => ")
+            path = rest.partition(" (")[0]
+            if arrow and path.startswith("/") and not name.startswith("/"):
+                found[name] = Path(path)
+    return [path.parent / name for name, path in found.items()]
+
+
+def _output(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False)
+    if done.returncode:
+        raise BackendUnavailable(f"cannot bundle the runner: {' '.join(command[:3])} said {done.stderr.strip()[-500:]}")
+    return done.stdout
+
+
+def _copy(source: Path, target: Path, mode: int) -> None:
+    shutil.copyfile(source, target)
+    target.chmod(mode)
+
+
+def _compile(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    py_compile.compile(str(source), str(target), doraise=True, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+    target.chmod(0o644)
+
+
+def _try_out(path: Path) -> None:
+    """Start the bundle once: a broken one must not be published."""
+    bundle = Bundle(path, static=not (path / "lib/loader").exists())
+    command = bundle.argv(str(path))
+    command[command.index(_ENTRY)] = _ENTRY.partition(";")[0]
+    _output(command)

@@ -1,0 +1,1 @@
+"""What producers and workers agree on: settings, contracts, errors, Redis keys and scripts."""

@@ -1,0 +1,81 @@
+"""Connections to Redis, and the check that it can serve as one."""
+
+from urllib.parse import urlsplit, urlunsplit
+
+import redis.asyncio
+import redis.exceptions
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialWithJitterBackoff
+
+from toolfleet.config.errors import RedisUnavailable, RedisUnsupported, SettingsError
+
+#: The oldest Redis that has every command the scripts use. Valkey reports a version above it.
+OLDEST = (6, 2)
+
+#: What redis-py raises when the server cannot be reached or is not ready to serve.
+OUTAGES = (
+    redis.exceptions.ConnectionError,
+    redis.exceptions.TimeoutError,
+    redis.exceptions.BusyLoadingError,
+    OSError,
+)
+
+
+def redacted(url: str) -> str:
+    """``url`` without its password and query, fit for a log."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, f"***@{host}" if "@" in parts.netloc else host, parts.path, "", ""))
+
+
+def client(url: str, *, retries: int = 6) -> redis.asyncio.Redis:
+    """A client that answers in bytes and repeats a command over short outages; every script bears being repeated.
+
+    Raises:
+        SettingsError: the URL is not one of Redis.
+    """
+    backoff = ExponentialWithJitterBackoff(base=0.05, cap=1.0)
+    try:
+        made = redis.asyncio.Redis.from_url(
+            url,
+            retry=Retry(backoff, retries),
+            socket_connect_timeout=5,
+            socket_keepalive=not url.startswith("unix"),
+        )
+    except ValueError as error:
+        raise SettingsError(f"redis_url {redacted(url)}: {error}") from None
+    return made
+
+
+async def check(connection: redis.asyncio.Redis, url: str) -> str:
+    """Make sure that what answers at ``url`` is Redis, new enough; the version.
+
+    Raises:
+        RedisUnavailable: it does not answer, or refuses the password.
+        RedisUnsupported: it is too old, or not Redis.
+    """
+    where = redacted(url)
+    try:
+        info = await connection.info("server")
+    except redis.exceptions.AuthenticationError as error:
+        raise RedisUnavailable(f"Redis at {where} refuses the password: {error}. Put it in redis_url.") from None
+    except OUTAGES as error:
+        raise RedisUnavailable(
+            f"Redis at {where} does not answer: {error}. Is it running, and redis_url right?"
+        ) from None
+    except redis.exceptions.RedisError as error:
+        raise RedisUnsupported(f"what answers at {where} does not speak Redis as needed: {error}") from None
+    version = str(info.get("redis_version", "unknown"))
+    numbers = tuple(int(n) for n in version.split(".")[:2] if n.isdigit())
+    if numbers < OLDEST:
+        raise RedisUnsupported(f"Redis at {where} is {version}; toolfleet needs 6.2 or newer, or Valkey.")
+    return version
+
+
+def broker_url(url: str) -> str:
+    """``url`` as Celery's transport writes it: a unix socket has a scheme and a parameter of its own there."""
+    parts = urlsplit(url)
+    if parts.scheme != "unix":
+        return url
+    query = parts.query.replace("db=", "virtual_host=")
+    return urlunsplit(("redis+socket", parts.netloc, parts.path, query, ""))

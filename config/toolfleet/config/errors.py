@@ -1,0 +1,104 @@
+"""Every error of toolfleet, in one tree.
+
+::
+
+    ToolfleetError
+    ├── SettingsError             the configuration is wrong            (yours to fix)
+    ├── InvalidCall               a call that can never run             (the policy's or the caller's)
+    │   ├── UnknownTool
+    │   ├── InvalidArguments
+    │   └── PayloadTooLarge
+    ├── FleetError                the fleet could not serve you         (infrastructure)
+    │   ├── RedisUnavailable
+    │   ├── RedisUnsupported
+    │   ├── FleetSaturated
+    │   ├── NoWorkerForProfile
+    │   ├── TrajectoryClosed
+    │   └── FleetClosed
+    └── BackendError              a sandbox could not be made or kept   (infrastructure)
+        ├── BackendUnavailable    this machine cannot run the backend at all
+        ├── SpecRefused           the profile asks for what the backend cannot enforce
+        ├── SandboxStartFailed    creation failed; another try may work
+        └── SandboxLost           the sandbox is gone, with everything in it
+
+A message says what happened and what to do about it.
+"""
+
+
+class ToolfleetError(Exception):
+    """Root of every error that toolfleet raises on purpose."""
+
+
+class SettingsError(ToolfleetError):
+    """The configuration is wrong; the message names the key, where it came from and the nearest valid one."""
+
+
+class InvalidCall(ToolfleetError):
+    """A call that can never run as it is; it becomes a result with status ``rejected``."""
+
+
+class UnknownTool(InvalidCall):
+    """The call names a tool that the fleet does not have."""
+
+
+class InvalidArguments(InvalidCall):
+    """The arguments do not fit the tool's schema."""
+
+
+class PayloadTooLarge(InvalidCall):
+    """The call carries more bytes than the fleet accepts."""
+
+
+class FleetError(ToolfleetError):
+    """The fleet could not serve the request; nothing was run on its behalf."""
+
+
+class RedisUnavailable(FleetError):
+    """Redis does not answer."""
+
+
+class RedisUnsupported(FleetError):
+    """Redis answers, but it is too old or not Redis."""
+
+
+class FleetSaturated(FleetError):
+    """No slot became free within the time a trajectory may wait for one."""
+
+
+class NoWorkerForProfile(FleetError):
+    """No live worker serves the profile."""
+
+
+class TrajectoryClosed(FleetError):
+    """The trajectory was closed; it takes no more calls."""
+
+
+class FleetClosed(FleetError):
+    """The fleet's client was closed; it takes no more calls."""
+
+
+class BackendError(ToolfleetError):
+    """A sandbox could not be made, reached or kept."""
+
+
+class BackendUnavailable(BackendError):
+    """This machine cannot run the backend; retrying will not help."""
+
+
+class SpecRefused(BackendError):
+    """The profile asks for something that the backend cannot enforce, so it does not pretend to."""
+
+
+class SandboxStartFailed(BackendError):
+    """A sandbox failed to start; trying again may work."""
+
+
+class SandboxLost(BackendError):
+    """The sandbox is gone, and its workspace with it.
+
+    ``sent`` tells whether the request had reached the sandbox: False means that the command provably never started.
+    """
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        super().__init__(message)
+        self.sent = sent

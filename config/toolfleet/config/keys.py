@@ -1,0 +1,58 @@
+"""Every Redis key and queue name of toolfleet, and nowhere else.
+
+All keys of a fleet share one hash tag, so a cluster keeps them in one slot and a script may touch any of them.
+The Lua scripts get the same names through `lua_prelude`. Every key has a TTL.
+"""
+
+#: name -> (takes an id, what it holds)
+KEYS: dict[str, tuple[bool, str]] = {
+    "workers": (False, "sorted set: worker id -> Redis time in ms at which its heartbeat lapses"),
+    "worker": (
+        True,
+        "hash of a worker: boot, host, pid, queue, slots, accepting, serves:<profile>, warm:<profile>",
+    ),
+    "leases": (True, "set of the trajectories whose lease a worker holds; its size is the slots in use"),
+    "lease": (
+        True,
+        "hash of a trajectory's lease: state, worker, boot, epoch, generation, producer, profile, setup",
+    ),
+    "calls": (True, "sorted set of a trajectory's open calls, in order of submission"),
+    "call": (True, "hash of a call in the ledger: state, body, result, and who carries it"),
+    "producer": (True, "string that lives as long as its producer's heartbeat"),
+    "replies": (True, "stream of results and notices for one producer"),
+    "room": (False, "sorted set: trajectories waiting for a slot, by arrival"),
+    "waiter": (True, "hash of a waiting trajectory: producer, profile, sweep, setup, until"),
+    "blob": (True, "string: bytes of an archive, by their SHA-256"),
+}
+
+
+def root(fleet: str) -> str:
+    """The prefix of all keys of ``fleet``."""
+    return f"toolfleet:{{{fleet}}}"
+
+
+def key(fleet: str, name: str, ident: str | None = None) -> str:
+    """The Redis key ``name`` of ``fleet``, with its id where the key takes one."""
+    takes_id, _ = KEYS[name]
+    if takes_id != (ident is not None):
+        raise ValueError(f"the key {name!r} {'needs an' if takes_id else 'takes no'} id")
+    return f"{root(fleet)}:{name}:{ident}" if takes_id else f"{root(fleet)}:{name}"
+
+
+def queue(fleet: str, worker_id: str) -> str:
+    """The Celery queue that only ``worker_id`` consumes."""
+    return f"toolfleet.{fleet}.{worker_id}"
+
+
+def broker_prefix(fleet: str) -> str:
+    """Prefix of the keys that Celery's transport makes, so that fleets on one Redis do not meet."""
+    return f"{root(fleet)}:celery:"
+
+
+def lua_prelude() -> str:
+    """Lua functions ``<name>_key(id)`` over KEYS[1], the root of the fleet."""
+    lines = []
+    for name, (takes_id, meaning) in KEYS.items():
+        tail = f"':{name}:' .. id" if takes_id else f"':{name}'"
+        lines.append(f"local function {name}_key(id) return KEYS[1] .. {tail} end  -- {meaning}")
+    return "\n".join(lines)

@@ -1,0 +1,55 @@
+"""A profile: the named environment in which trajectories run."""
+
+import hashlib
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+MIB = 1024 * 1024
+
+AbsolutePath = Annotated[str, StringConstraints(pattern=r"^/[^\x00]*$")]
+EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+class Profile(BaseModel):
+    """What a sandbox is made of, what it may use, and how many wait warm.
+
+    Every limit is enforced or refused by the backend, never dropped in silence.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backend: str = "bubblewrap"
+    """Short name of a backend, see ``toolfleet.backends.registry``."""
+    rootfs: AbsolutePath | None = None
+    """An unpacked root filesystem used read-only as the base; None takes the host's ``/usr``."""
+    network: Literal["none", "host"] = "none"
+    """``none`` gives a loopback interface and nothing else."""
+    memory_mib: int = Field(default=1024, ge=32)
+    """Memory of all processes of a sandbox together, in MiB."""
+    disk_mib: int = Field(default=512, ge=8)
+    """What a sandbox may write to its file system, in MiB."""
+    pids: int = Field(default=256, ge=8)
+    """Processes and threads alive at once."""
+    env: dict[EnvName, str] = {}
+    """Environment variables added to the clean default ones."""
+    workdir: AbsolutePath = "/"
+    """Where a command starts when the call names no ``workdir``."""
+    default_timeout: float = Field(default=120.0, gt=0)
+    """Seconds a call may run when it names no timeout of its own."""
+    max_timeout: float = Field(default=600.0, gt=0)
+    """Longest timeout that a call may ask for, in seconds; longer ones are cut to it."""
+    warm: int = Field(default=2, ge=0)
+    """Ready sandboxes that a worker keeps waiting, never more than it has free slots."""
+    idle_timeout: float = Field(default=3600.0, gt=0)
+    """Seconds without a call after which a trajectory is closed."""
+
+    @property
+    def spec_hash(self) -> str:
+        """Identity of the sandbox that this profile describes; pools never mix two of them."""
+        spec = self.model_dump_json(include=_SPEC_FIELDS)
+        return hashlib.sha256(spec.encode()).hexdigest()[:16]
+
+
+#: The fields that make one sandbox differ from another; the rest is policy around it.
+_SPEC_FIELDS = {"backend", "rootfs", "network", "memory_mib", "disk_mib", "pids", "env", "workdir"}

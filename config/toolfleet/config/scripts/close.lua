@@ -1,0 +1,14 @@
+-- The producer closes a trajectory: no call enters any more; those that entered still run.
+-- KEYS[1] root of the fleet
+-- ARGV 1 trajectory  2 ms to keep state
+-- Returns {worker, boot, epoch} of the holder that must be told, or {} when nobody holds it.
+leave_room(ARGV[1])
+local l = redis.call('HMGET', lease_key(ARGV[1]), 'state', 'worker', 'boot', 'epoch')
+if l[1] == 'closed' then return {} end
+if not l[1] then
+  redis.call('HSET', lease_key(ARGV[1]), 'state', 'closed')
+  redis.call('PEXPIRE', lease_key(ARGV[1]), tonumber(ARGV[2]))
+  return {}
+end
+redis.call('HSET', lease_key(ARGV[1]), 'state', 'closing')
+return {l[2], l[3], l[4]}

@@ -1,0 +1,28 @@
+-- Record results and hand them to their producers: once each, and only from the holder of the lease.
+-- KEYS[1] root of the fleet
+-- ARGV 1 boot  2 ms to keep a result  then five a call: call id, trajectory, epoch, result,
+--      1 when the result tells of a lost workspace
+-- Returns one verdict a call:
+--   done   recorded, and put on the reply stream of a live producer
+--   late   already ended (cancelled, or given up by its producer): dropped
+--   stale  the lease is held elsewhere: dropped
+local boot, keep_ms, now, out = ARGV[1], tonumber(ARGV[2]), now_ms(), {}
+for i = 3, #ARGV, 5 do
+  local id, t, epoch, result = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  local c = redis.call('HMGET', call_key(id), 'state', 'producer')
+  if not c[1] or c[1] == 'done' then
+    out[#out + 1] = 'late'
+  elseif not holds(t, boot, epoch) then
+    out[#out + 1] = 'stale'
+  else
+    redis.call('HSET', call_key(id), 'state', 'done', 'result', result)
+    redis.call('HDEL', call_key(id), 'body')
+    redis.call('PEXPIRE', call_key(id), keep_ms)
+    redis.call('ZREM', calls_key(t), id)
+    redis.call('HSET', lease_key(t), 'active', now)
+    if ARGV[i + 4] == '1' then redis.call('HSET', lease_key(t), 'lost', '') end
+    reply(c[2], 'result', id, result, keep_ms)
+    out[#out + 1] = 'done'
+  end
+end
+return out

@@ -1,0 +1,49 @@
+-- Find the lease of a trajectory, or make one, or put the trajectory in the waiting room.
+-- KEYS[1] root of the fleet
+-- ARGV 1 trajectory  2 producer  3 profile  4 sweep  5 setup (JSON)  6 room size  7 ms it may wait  8 ms to keep state
+-- Returns {verdict, worker, boot, epoch}; verdicts:
+--   held      the lease exists and its holder is alive
+--   assigned  a slot was reserved just now
+--   waiting   in the waiting room; a `placed` notice will come on the reply stream
+--   full      the waiting room is full
+--   closed    the trajectory was closed
+--   unserved  no live worker serves the profile
+local t, producer, keep_ms = ARGV[1], ARGV[2], tonumber(ARGV[8])
+local now = now_ms()
+local want = {producer = producer, profile = ARGV[3], sweep = ARGV[4], setup = ARGV[5], lost = ''}
+local l = redis.call('HMGET', lease_key(t), 'state', 'worker', 'boot', 'epoch', 'lost')
+if l[1] == 'closed' or l[1] == 'closing' then return {'closed'} end
+if l[1] == 'lost' then
+  want.lost = l[5] or ''
+elseif l[1] then
+  if alive(l[2], l[3], now) then
+    redis.call('HSET', lease_key(t), 'producer', producer)
+    return {'held', l[2], l[3], l[4]}
+  end
+  -- The holder's heartbeat lapsed: its workspace is out of reach, and the next reply must say so.
+  want.lost = lose(t, l[2], 'worker ' .. l[2] .. ' died', keep_ms)
+end
+if redis.call('EXISTS', waiter_key(t)) == 1 then
+  redis.call('HSET', waiter_key(t), 'producer', producer, 'until', now + tonumber(ARGV[7]))
+  return {'waiting'}
+end
+local worker, served = nil, false
+-- A newcomer never overtakes those who wait.
+if redis.call('ZCARD', room_key()) == 0 then
+  worker, served = pick_worker(want.profile, now)
+else
+  local _
+  _, served = pick_worker(want.profile, now)
+end
+if worker then
+  local boot, epoch = assign(t, worker, want, now, keep_ms)
+  return {'assigned', worker, boot, tostring(epoch)}
+end
+if not served then return {'unserved'} end
+if redis.call('ZCARD', room_key()) >= tonumber(ARGV[6]) then return {'full'} end
+redis.call('ZADD', room_key(), now, t)
+redis.call('HSET', waiter_key(t), 'producer', producer, 'profile', want.profile, 'sweep', want.sweep,
+  'setup', want.setup, 'until', now + tonumber(ARGV[7]), 'lost', want.lost)
+redis.call('PEXPIRE', room_key(), keep_ms)
+redis.call('PEXPIRE', waiter_key(t), keep_ms)
+return {'waiting'}

@@ -1,0 +1,271 @@
+"""The fleet's state in Redis: one typed method for every script.
+
+The scripts hold the rules; what each one takes and answers stands at its head (``scripts/*.lua``).
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, NamedTuple, cast
+
+import redis.asyncio
+
+from toolfleet.config import keys
+from toolfleet.config.contract import ToolCall, ToolResult
+from toolfleet.config.settings import Settings
+
+
+class Holder(NamedTuple):
+    """Who serves a trajectory: the process (``boot``) of a worker, in one ``epoch`` of the lease."""
+
+    worker: str
+    boot: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Answer of ``route``; ``holder`` is set for the verdicts ``held`` and ``assigned``."""
+
+    verdict: str
+    holder: Holder | None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a worker must know of a lease that it takes up."""
+
+    profile: str
+    setup: list[dict[str, str]]
+    generation: int
+    lost: str
+    producer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """Answer of ``heartbeat``."""
+
+    lost: list[str]
+    unknown: list[tuple[str, int]]
+    orphaned: list[str]
+
+
+class Finished(NamedTuple):
+    """One result to record."""
+
+    result: ToolResult
+    epoch: int
+
+
+class FleetState:
+    """The scripts of one fleet, bound to a connection."""
+
+    def __init__(self, connection: redis.asyncio.Redis, settings: Settings) -> None:
+        self.redis = connection
+        self.fleet = settings.fleet
+        self._root = keys.root(settings.fleet)
+        self._keep = _ms(settings.call_ttl)
+        self._result_keep = _ms(settings.result_ttl)
+        self._room = settings.waiting_room
+        self._heartbeat_ttl = _ms(settings.lease_ttl)
+        self._scripts = {name: connection.register_script(text) for name, text in _sources().items()}
+
+    def key(self, name: str, ident: str | None = None) -> str:
+        """A Redis key of this fleet, see `toolfleet.config.keys`."""
+        return keys.key(self.fleet, name, ident)
+
+    # -- placement: trajectories and slots
+
+    async def route(
+        self,
+        trajectory: str,
+        producer: str,
+        profile: str,
+        *,
+        sweep: str,
+        setup: list[dict[str, str]],
+        wait: float,
+    ) -> Route:
+        """Find or make the lease of ``trajectory``; ``wait`` is how many seconds it may stay in the waiting room."""
+        found = await self._run(
+            "route",
+            trajectory,
+            producer,
+            profile,
+            sweep,
+            json.dumps(setup),
+            self._room,
+            _ms(wait),
+            self._keep,
+        )
+        return Route(_text(found[0]), _holder(found[1:]))
+
+    async def leave(self, trajectory: str) -> Holder | None:
+        """Stop waiting for a slot; the holder when one was given in the meantime."""
+        return _holder((await self._run("leave", trajectory))[1:])
+
+    async def close(self, trajectory: str) -> Holder | None:
+        """Take no more calls for ``trajectory``; the holder that must be told."""
+        return _holder(await self._run("close", trajectory, self._keep))
+
+    async def claim(self, trajectory: str, boot: str, epoch: int) -> Claim | None:
+        """Take up a lease as its holder; None when it is held elsewhere."""
+        found = await self._run("claim", trajectory, boot, epoch)
+        if not found:
+            return None
+        profile, setup, generation, lost, producer = map(_text, found)
+        return Claim(profile, json.loads(setup or "[]"), int(generation), lost, producer)
+
+    async def renew_workspace(self, trajectory: str, boot: str, epoch: int) -> int:
+        """Count a new, empty workspace; its generation, 0 when the lease is held elsewhere."""
+        return cast(int, await self._run("renew_workspace", trajectory, boot, epoch))
+
+    async def release(self, trajectory: str, holder: Holder) -> bool:
+        """End a lease and give its slot on; False when it was not the holder's any more."""
+        found = await self._run("release", trajectory, holder.worker, holder.boot, holder.epoch, self._keep)
+        return bool(found[0])
+
+    async def heartbeat(
+        self, worker: str, boot: str, facts: Mapping[str, str | int], leases: Iterable[tuple[str, int]]
+    ) -> Beat:
+        """Say that ``worker`` lives and believes to hold ``leases`` (trajectory, epoch)."""
+        pairs = list(leases)
+        flat = [value for pair in pairs for value in pair]
+        found = await self._run(
+            "heartbeat", worker, boot, self._heartbeat_ttl, self._keep, json.dumps(facts), len(pairs), *flat
+        )
+        lost, unknown, orphaned = ([_text(item) for item in part] for part in found)
+        pairs_unknown = [(t, int(epoch)) for t, epoch in zip(unknown[::2], unknown[1::2], strict=True)]
+        return Beat(lost, pairs_unknown, orphaned)
+
+    async def recover(self, worker: str, boot: str, cause: str) -> bool:
+        """End the leases of a worker that is gone; True when none is left."""
+        args = (worker, boot, cause, self._keep, self._result_keep)
+        return bool(await self._run("recover", *args))
+
+    async def lapsed(self) -> list[tuple[str, str]]:
+        """Workers (name, boot) whose heartbeat lapsed and which nobody has recovered."""
+        seconds, micros = await self.redis.time()
+        names = await self.redis.zrangebyscore(self.key("workers"), "-inf", seconds * 1000 + micros // 1000)
+        boots = [await self.redis.hget(self.key("worker", _text(name)), "boot") for name in names]
+        return [(_text(name), _text(boot or "")) for name, boot in zip(names, boots, strict=True)]
+
+    # -- ledger: calls
+
+    async def submit(self, producer: str, calls: Sequence[tuple[ToolCall, Holder, str]]) -> list[str]:
+        """Enter calls (call, holder, body) in the ledger; one verdict each."""
+        flat = [
+            value
+            for call, holder, body in calls
+            for value in (call.call_id, call.trajectory_id, holder.worker, holder.boot, holder.epoch, body)
+        ]
+        return [_text(v) for v in await self._run("submit", producer, self._keep, self._keep, *flat)]
+
+    async def start(self, boot: str, calls: Sequence[tuple[ToolCall, int, str]]) -> list[tuple[str, float]]:
+        """Pass the gate before running calls (call, epoch, token); (verdict, seconds since submission) each."""
+        flat = [v for call, epoch, token in calls for v in (call.call_id, call.trajectory_id, epoch, token)]
+        found = [_text(v) for v in await self._run("start", boot, *flat)]
+        return [(verdict, float(ms) / 1000) for verdict, ms in zip(found[::2], found[1::2], strict=True)]
+
+    async def finish(self, boot: str, results: Sequence[Finished]) -> list[str]:
+        """Record results and hand them to their producers; one verdict each."""
+        flat: list[str | int] = []
+        for result, epoch in results:
+            told = int(result.status == "lost")
+            flat += [result.call_id, result.trajectory_id, epoch, result.model_dump_json(), told]
+        return [_text(v) for v in await self._run("finish", boot, self._result_keep, *flat)]
+
+    async def give_up(
+        self, call: ToolCall, if_queued: ToolResult, if_started: ToolResult | None
+    ) -> tuple[str, str, ToolResult | None]:
+        """End a call from the producer's side; (verdict, worker, the result that stands)."""
+        started = if_started.model_dump_json() if if_started else ""
+        found = await self._run(
+            "give_up",
+            call.call_id,
+            call.trajectory_id,
+            if_queued.model_dump_json(),
+            started,
+            self._result_keep,
+        )
+        result = ToolResult.model_validate_json(found[2]) if found[2] else None
+        return _text(found[0]), _text(found[1]), result
+
+    async def body(self, call_id: str) -> bytes | None:
+        """The JSON of an open call, for those too large to travel in a message."""
+        return cast("bytes | None", await self.redis.hget(self.key("call", call_id), "body"))
+
+    # -- plain keys
+
+    async def put_blob(self, digest: str, content: bytes) -> None:
+        """Keep an archive under its SHA-256, or prolong its stay."""
+        name = self.key("blob", digest)
+        if not await self.redis.pexpire(name, self._keep):
+            await self.redis.set(name, content, px=self._keep)
+
+    async def blob(self, digest: str) -> bytes | None:
+        """The archive of that SHA-256."""
+        return cast("bytes | None", await self.redis.get(self.key("blob", digest)))
+
+    async def producer_alive(self, producer: str, ttl: float) -> None:
+        """A producer's heartbeat: it lives, and reads its replies, for ``ttl`` seconds more."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            pipe.set(self.key("producer", producer), "1", px=_ms(ttl))
+            pipe.pexpire(self.key("replies", producer), self._keep)
+            await pipe.execute()
+
+    async def producer_gone(self, producer: str) -> None:
+        """A producer leaves: nobody reads its replies any more."""
+        await self.redis.delete(self.key("producer", producer), self.key("replies", producer))
+
+    async def bounce(self, call: ToolCall) -> None:
+        """Tell the producer that its call came to a worker that does not hold the lease."""
+        if await self.redis.exists(self.key("producer", call.producer)):
+            entry = {"kind": "moved", "id": call.call_id, "body": call.trajectory_id}
+            async with self.redis.pipeline(transaction=False) as pipe:
+                pipe.xadd(self.key("replies", call.producer), cast(Any, entry))
+                pipe.pexpire(self.key("replies", call.producer), self._keep)
+                await pipe.execute()
+
+    async def workers(self) -> dict[str, dict[str, str]]:
+        """The live workers, each with the fields of its hash and ``used``, its slots in use."""
+        seconds, micros = await self.redis.time()
+        now = seconds * 1000 + micros // 1000
+        names = [_text(n) for n in await self.redis.zrangebyscore(self.key("workers"), f"({now}", "+inf")]
+        found = {}
+        for name in names:
+            fields = await self.redis.hgetall(self.key("worker", name))
+            used = await self.redis.scard(self.key("leases", name))
+            found[name] = {_text(k): _text(v) for k, v in fields.items()} | {"used": str(used)}
+        return found
+
+    async def waiting(self) -> int:
+        """How many trajectories wait for a slot."""
+        return await self.redis.zcard(self.key("room"))
+
+    async def _run(self, name: str, *args: str | int) -> Any:
+        return await self._scripts[name](keys=[self._root], args=list(args))
+
+
+def _sources() -> dict[str, str]:
+    folder = resources.files("toolfleet.config") / "scripts"
+    texts = {f.name.removesuffix(".lua"): f.read_text("utf-8") for f in folder.iterdir() if f.name.endswith(".lua")}
+    common = keys.lua_prelude() + "\n" + texts.pop("_common")
+    return {name: f"{common}\n{text}" for name, text in texts.items()}
+
+
+def _holder(fields: Sequence[Any]) -> Holder | None:
+    if not fields:
+        return None
+    worker, boot, epoch = map(_text, fields[:3])
+    return Holder(worker, boot, int(epoch))
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)

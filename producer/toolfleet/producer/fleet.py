@@ -1,0 +1,336 @@
+"""A producer's way into the fleet: `Fleet` carries calls out, keeps who waits for what, and brings results back."""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from kombu.exceptions import OperationalError
+
+from toolfleet.config import connection, contract
+from toolfleet.config.celery_app import make_app
+from toolfleet.config.connection import OUTAGES
+from toolfleet.config.contract import Setup, Status, ToolCall, ToolResult, ended, new_id
+from toolfleet.config.errors import FleetClosed, InvalidCall, PayloadTooLarge, TrajectoryClosed
+from toolfleet.config.settings import Settings, load
+from toolfleet.config.state import FleetState, Holder
+from toolfleet.producer.embedded import EmbeddedFleet
+from toolfleet.producer.publisher import Parcel, Publisher
+from toolfleet.producer.replies import Replies
+from toolfleet.producer.trajectory import Trajectory
+
+log = logging.getLogger(__name__)
+
+
+class Moved:
+    """Stands in for a result: the call came to a worker that does not hold the lease, and must be carried again."""
+
+
+MOVED = Moved()
+
+
+class Fleet:
+    """A connection to a fleet. Use it as ``async with Fleet.connect() as fleet``.
+
+    One producer holds two Redis connections and one thread, however many calls it awaits.
+    """
+
+    def __init__(self, settings: Settings, embedded: EmbeddedFleet | None = None) -> None:
+        self.settings = settings
+        self.producer_id = new_id("p")
+        self.late_results = 0
+        """Results that came after their call was cancelled or given up; dropped."""
+        self._embedded = embedded
+        self._waiting: dict[str, tuple[Trajectory, Holder, asyncio.Future[ToolResult | Moved]]] = {}
+        self._places: dict[str, asyncio.Future[Holder]] = {}
+        self._open: dict[str, Trajectory] = {}
+        self._errands: set[asyncio.Task[Any]] = set()
+        self._beat: asyncio.Task[None] | None = None
+        self._running = False
+
+    @classmethod
+    def connect(cls, settings: Settings | None = None, *, workers: int = 2, **overrides: Any) -> Self:
+        """A fleet to enter with ``async with``.
+
+        Args:
+            settings: read from the environment when None.
+            workers: worker processes of an embedded fleet, which is started when no ``redis_url`` is set.
+            **overrides: single settings, e.g. ``redis_url=...`` or ``slots=4``.
+
+        Raises:
+            SettingsError: a setting is wrong.
+        """
+        settings = settings or load(**overrides)
+        return cls(settings, None if settings.redis_url else EmbeddedFleet(settings, workers))
+
+    async def __aenter__(self) -> Self:
+        """Start what is embedded, and connect.
+
+        Raises:
+            RedisUnavailable, RedisUnsupported: Redis does not answer, or cannot serve.
+            FleetError: the embedded fleet did not come up.
+        """
+        try:
+            url = await self._embedded.start() if self._embedded else self.settings.redis_url.get_secret_value()  # type: ignore[union-attr]
+            self._redis = connection.client(url)
+            await connection.check(self._redis, url)
+            self.state = FleetState(self._redis, self.settings)
+            app = make_app(url, self.settings.fleet)
+            self._publisher = Publisher(app, self.state, self.producer_id, self.settings.start_timeout)
+            await self.state.producer_alive(self.producer_id, self._alive_for)
+            self._replies_redis = connection.client(url, retries=0)
+            self._replies = Replies(self._replies_redis, self.state, self.producer_id, self._on_reply)
+            self._replies.start()
+            self._beat = asyncio.create_task(self._beat_forever(), name="toolfleet-producer-heartbeat")
+            self._running = True
+            if self._embedded:
+                await self._embedded.wait_ready(self.state)
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def trajectory(
+        self,
+        trajectory_id: str | None = None,
+        *,
+        profile: str = "default",
+        sweep: str = "default",
+        setup: Sequence[Setup] = (),
+    ) -> Trajectory:
+        """A trajectory to enter with ``async with``; it takes a slot at its first call.
+
+        Args:
+            trajectory_id: your own id, printable and without white space; a random one when None.
+            profile: the environment it runs in.
+            sweep: the population it belongs to.
+            setup: archives to unpack first, see `archive`.
+
+        Raises:
+            FleetClosed: the fleet was closed.
+            InvalidCall: the id cannot be one.
+        """
+        if not self._running:
+            raise FleetClosed("this fleet is not connected; use it inside `async with Fleet.connect() as fleet`")
+        ident = trajectory_id or new_id("t")
+        if not contract.is_identifier(ident):
+            raise InvalidCall(f"trajectory id {ident!r}: use 1 to 200 printable characters without white space")
+        made = Trajectory(self, ident, profile, sweep, list(setup))
+        self._open[ident] = made
+        return made
+
+    async def archive(self, content: bytes, dest: str = "/") -> Setup:
+        """Put a tar archive where workers find it; give the answer to `trajectory` as set-up.
+
+        Raises:
+            PayloadTooLarge: it is larger than the setting ``max_payload``.
+        """
+        if len(content) > self.settings.max_payload:
+            raise PayloadTooLarge(
+                f"the archive has {len(content)} bytes; max_payload allows {self.settings.max_payload}"
+            )
+        digest = hashlib.sha256(content).hexdigest()
+        await self.state.put_blob(digest, content)
+        return Setup(archive=digest, dest=dest)
+
+    async def close(self) -> None:
+        """Close what is open, and stop what is embedded. Idempotent; waiting calls are cancelled."""
+        self._running = False
+        try:
+            await self._close_connections()
+        finally:
+            if self._embedded:
+                await self._embedded.stop()
+
+    # -- used by Trajectory
+
+    async def execute(self, trajectory: Trajectory, call: ToolCall) -> ToolResult:
+        """Carry ``call`` to its worker and wait for its result, by its deadline at the latest."""
+        if not self._running:
+            raise FleetClosed("this fleet was closed")
+        body = _body(call, self.settings.max_payload)
+        patience = self._patience(call)
+        trajectory.ahead += patience
+        began = time.monotonic()
+        try:
+            await trajectory.place()
+            held = time.monotonic() - began
+            async with asyncio.timeout(self.settings.start_timeout + trajectory.ahead):
+                result = await self._carry(trajectory, call, body)
+            return _with_wait(result, held)
+        except TimeoutError:
+            return await self._expire(call)
+        except asyncio.CancelledError:
+            self._errand(self._cancel(call))
+            raise
+        finally:
+            trajectory.ahead -= patience
+            self._waiting.pop(call.call_id, None)
+
+    async def close_trajectory(self, trajectory: Trajectory) -> None:
+        """Tell whoever holds the lease that the trajectory ends."""
+        self._open.pop(trajectory.id, None)
+        if not self._running:
+            return
+        holder = await self.state.close(trajectory.id)
+        if holder is not None:
+            await self._publisher.send(Parcel(holder, control={"op": "close", "trajectory": trajectory.id}))
+
+    def expect_place(self, trajectory_id: str) -> asyncio.Future[Holder]:
+        """A future for the ``placed`` notice of a waiting trajectory."""
+        future = asyncio.get_running_loop().create_future()
+        self._places[trajectory_id] = future
+        return future
+
+    def forget_place(self, trajectory_id: str) -> None:
+        """Nobody waits for that notice any more."""
+        self._places.pop(trajectory_id, None)
+
+    # -- calls
+
+    async def _carry(self, trajectory: Trajectory, call: ToolCall, body: str) -> ToolResult:
+        while True:
+            holder = await trajectory.place()
+            future: asyncio.Future[ToolResult | Moved] = asyncio.get_running_loop().create_future()
+            self._waiting[call.call_id] = (trajectory, holder, future)
+            try:
+                verdict = await self._publisher.send(Parcel(holder, call, body))
+            except (OperationalError, *OUTAGES) as error:
+                log.warning("call %s could not be carried: %s", call.call_id, error)
+                raise TimeoutError from error
+            if verdict == "closed":
+                raise TrajectoryClosed(f"trajectory {trajectory.id} was closed; open a new one under another id")
+            if verdict == "moved":
+                trajectory.forget(holder)
+                continue
+            outcome = await future
+            if isinstance(outcome, ToolResult):
+                return outcome
+            trajectory.forget(holder)
+
+    def _patience(self, call: ToolCall) -> float:
+        """Seconds that the tool may run at most, as far as a producer can tell."""
+        asked = call.timeout
+        if asked is None and isinstance(call.arguments, dict):
+            asked = call.arguments.get("timeout")
+        profile = self.settings.profiles.get(call.profile)
+        longest = profile.max_timeout if profile else 600.0
+        try:
+            return contract.clamp_timeout(asked, longest) if asked is not None else longest
+        except ValueError:
+            return longest
+
+    async def _expire(self, call: ToolCall) -> ToolResult:
+        """The deadline passed: end the call in the ledger, or say honestly that its end is not known."""
+        never = ended(call, Status.FAILED, executed="no", error="its deadline passed before a worker could start it")
+        lost = ended(call, Status.UNKNOWN, executed="unknown", error="it started, and no result came by its deadline")
+        try:
+            async with asyncio.timeout(self.settings.lease_ttl):
+                verdict, worker, standing = await self.state.give_up(call, never, lost)
+        except (TimeoutError, *OUTAGES) as error:
+            return lost.model_copy(update={"error": f"its deadline passed while Redis did not answer: {error}"})
+        if verdict == "started":
+            self._errand(self._tell_cancel(call, worker))
+            return lost
+        return standing or never
+
+    async def _cancel(self, call: ToolCall) -> None:
+        gone = ended(call, Status.CANCELLED, executed="no", error="cancelled by the producer before it started")
+        verdict, worker, _ = await self.state.give_up(call, gone, None)
+        if verdict == "started":
+            await self._tell_cancel(call, worker)
+
+    async def _tell_cancel(self, call: ToolCall, worker: str) -> None:
+        item = {"op": "cancel", "call": call.call_id, "trajectory": call.trajectory_id}
+        await self._publisher.send(Parcel(Holder(worker, "", 0), control=item))
+
+    def _on_reply(self, kind: str, ident: str, body: bytes) -> None:
+        if kind == "placed":
+            place = self._places.get(ident)
+            if place is not None and not place.done():
+                place.set_result(Holder(**json.loads(body)))
+            return
+        _, _, future = self._waiting.get(ident, (None, None, None))
+        if future is None or future.done():
+            self.late_results += kind == "result"
+        else:
+            future.set_result(ToolResult.model_validate_json(body) if kind == "result" else MOVED)
+
+    # -- life
+
+    @property
+    def _alive_for(self) -> float:
+        return self.settings.lease_ttl + 2 * self.settings.heartbeat
+
+    async def _beat_forever(self) -> None:
+        while True:
+            try:
+                await self.state.producer_alive(self.producer_id, self._alive_for)
+            except OUTAGES as error:
+                log.warning("producer heartbeat failed: %s", error)
+            await asyncio.sleep(self.settings.heartbeat)
+
+    def _errand(self, work: Any) -> None:
+        """Run ``work`` beside the caller; `close` waits for it."""
+        task = asyncio.create_task(work)
+        self._errands.add(task)
+        task.add_done_callback(self._errand_done)
+
+    def _errand_done(self, task: asyncio.Task[Any]) -> None:
+        self._errands.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.warning("telling the fleet about a cancelled call failed: %s", error)
+
+    async def _close_connections(self) -> None:
+        for _, _, future in list(self._waiting.values()):
+            future.cancel()
+        await asyncio.sleep(0)
+        if not hasattr(self, "_redis"):
+            return
+        with contextlib.suppress(*OUTAGES, OperationalError, TimeoutError):
+            async with asyncio.timeout(self.settings.lease_ttl):
+                await self._say_goodbye()
+        if self._beat:
+            self._beat.cancel()
+        if hasattr(self, "_replies"):
+            await self._replies.stop()
+            await self._replies_redis.aclose()
+        await self._redis.aclose()
+
+    async def _say_goodbye(self) -> None:
+        if not hasattr(self, "_publisher"):
+            return
+        if self._errands:
+            await asyncio.wait(set(self._errands))
+        self._running = True  # the trajectories' own close() still needs the connection
+        try:
+            for trajectory in list(self._open.values()):
+                await trajectory.close()
+        finally:
+            self._running = False
+        await self._publisher.close()
+        await self.state.producer_gone(self.producer_id)
+
+
+def _body(call: ToolCall, limit: int) -> str:
+    body = call.model_dump_json()
+    if len(body) > limit:
+        raise PayloadTooLarge(f"call {call.call_id} has {len(body)} bytes of JSON; max_payload allows {limit}")
+    return body
+
+
+def _with_wait(result: ToolResult, held: float) -> ToolResult:
+    if held < 0.001:
+        return result
+    timing = result.timing.model_copy(update={"waited": result.timing.waited + held})
+    return result.model_copy(update={"timing": timing})

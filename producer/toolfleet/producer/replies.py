@@ -1,0 +1,76 @@
+"""The reply stream: one connection brings every result and notice of a producer."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import redis.asyncio
+import redis.exceptions
+
+from toolfleet.config.connection import OUTAGES
+from toolfleet.config.state import FleetState
+
+log = logging.getLogger(__name__)
+
+#: kind (``result``, ``moved``, ``placed``), id, body
+Handler = Callable[[str, str, bytes], None]
+
+#: Entries read before the stream is trimmed; bounds what Redis holds for a busy producer.
+TRIM_EVERY = 200
+
+
+class Replies:
+    """Reads the stream from its beginning and hands each entry to ``handle``, for as long as it runs."""
+
+    def __init__(self, connection: redis.asyncio.Redis, state: FleetState, producer: str, handle: Handler) -> None:
+        self._redis = connection
+        self._key = state.key("replies", producer)
+        self._handle = handle
+        self._last = b"0-0"
+        self._untrimmed = 0
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._task = asyncio.create_task(self._read_forever(), name="toolfleet-replies")
+
+    async def stop(self) -> None:
+        """End reading."""
+        if self._task:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _read_forever(self) -> None:
+        pause = 0.05
+        while True:
+            try:
+                await self._read_once()
+                pause = 0.05
+            except OUTAGES as error:
+                log.warning("reply stream interrupted, trying again: %s", error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 2.0)
+            except redis.exceptions.ResponseError as error:
+                log.warning("reply stream refused, trying again: %s", error)
+                await asyncio.sleep(1.0)
+
+    async def _read_once(self) -> None:
+        streams: Any = await self._redis.xread({self._key: self._last}, count=1000, block=5000)
+        for _, entries in streams or []:
+            for entry_id, fields in entries:
+                self._last = entry_id
+                self._deliver(fields)
+            self._untrimmed += len(entries)
+        if self._untrimmed >= TRIM_EVERY:
+            self._untrimmed = 0
+            await self._redis.xtrim(self._key, minid=self._last.decode())
+
+    def _deliver(self, fields: dict[bytes, bytes]) -> None:
+        try:
+            self._handle(fields[b"kind"].decode(), fields[b"id"].decode(), fields[b"body"])
+        except Exception:
+            # One entry that cannot be read must not silence all that follow.
+            log.exception("an entry of the reply stream could not be read")

@@ -1,0 +1,107 @@
+"""The blocking twin of `Fleet`: the same methods, from any thread, with one event loop behind them."""
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from toolfleet.config.contract import Setup, ToolResult
+from toolfleet.config.settings import Settings
+from toolfleet.producer.fleet import Fleet
+from toolfleet.producer.trajectory import Trajectory
+
+T = TypeVar("T")
+
+
+class SyncFleet:
+    """``with SyncFleet.connect() as fleet``: a `Fleet` on a thread of its own. Safe to use from many threads."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="toolfleet-sync", daemon=True)
+
+    @classmethod
+    def connect(cls, settings: Settings | None = None, *, workers: int = 2, **overrides: Any) -> Self:
+        """See `Fleet.connect`."""
+        return cls(Fleet.connect(settings, workers=workers, **overrides))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        try:
+            self._wait(self._fleet.__aenter__())
+        except BaseException:
+            self._stop_loop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._wait(self._fleet.close())
+        finally:
+            self._stop_loop()
+
+    def trajectory(self, trajectory_id: str | None = None, **options: Any) -> "SyncTrajectory":
+        """See `Fleet.trajectory`."""
+
+        async def make() -> Trajectory:
+            return self._fleet.trajectory(trajectory_id, **options)
+
+        return SyncTrajectory(self, self._wait(make()))
+
+    def archive(self, content: bytes, dest: str = "/") -> Setup:
+        """See `Fleet.archive`."""
+        return self._wait(self._fleet.archive(content, dest))
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # Ctrl-C in the waiting thread cancels the call
+            raise
+
+    def _stop_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class SyncTrajectory:
+    """The blocking twin of `Trajectory`."""
+
+    def __init__(self, fleet: SyncFleet, trajectory: Trajectory) -> None:
+        self._fleet = fleet
+        self._trajectory = trajectory
+        self.id = trajectory.id
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def call(self, name: str, arguments: Mapping[str, Any] | str, **options: Any) -> ToolResult:
+        """See `Trajectory.call`."""
+        return self._fleet._wait(self._trajectory.call(name, arguments, **options))
+
+    def terminal(self, command: str, **options: Any) -> ToolResult:
+        """See `Trajectory.terminal`."""
+        return self._fleet._wait(self._trajectory.terminal(command, **options))
+
+    def read_file(self, path: str, **options: Any) -> ToolResult:
+        """See `Trajectory.read_file`."""
+        return self._fleet._wait(self._trajectory.read_file(path, **options))
+
+    def write_file(self, path: str, content: str) -> ToolResult:
+        """See `Trajectory.write_file`."""
+        return self._fleet._wait(self._trajectory.write_file(path, content))
+
+    def close(self) -> None:
+        """See `Trajectory.close`."""
+        self._fleet._wait(self._trajectory.close())

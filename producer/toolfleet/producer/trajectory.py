@@ -1,0 +1,178 @@
+"""A trajectory as its producer sees it: where its calls go, and in which order."""
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from toolfleet.config.contract import Setup, ToolCall, ToolResult, new_id
+from toolfleet.config.errors import FleetSaturated, NoWorkerForProfile, TrajectoryClosed
+from toolfleet.config.state import Holder, Route
+
+if TYPE_CHECKING:
+    from toolfleet.producer.fleet import Fleet
+
+#: Seconds after which a waiting trajectory asks again, in case Redis forgot the waiting room.
+ASK_AGAIN = 10.0
+
+
+class Trajectory:
+    """One rollout: its calls run in one sandbox, in the order in which they are made.
+
+    Made by `Fleet.trajectory`. Closing it destroys the sandbox; leaving the ``async with`` block does that.
+    """
+
+    def __init__(self, fleet: "Fleet", trajectory_id: str, profile: str, sweep: str, setup: list[Setup]) -> None:
+        self.id = trajectory_id
+        self.profile = profile
+        self.sweep = sweep
+        self._fleet = fleet
+        self._setup = [s.model_dump() for s in setup]
+        self._holder: Holder | None = None
+        self._placing: asyncio.Task[Holder] | None = None
+        self._closed = False
+        #: Seconds that calls made earlier and not ended yet may still take.
+        self.ahead = 0.0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def call(
+        self,
+        name: str,
+        arguments: Mapping[str, Any] | str,
+        *,
+        timeout: float | None = None,
+        parallel: bool = False,
+        call_id: str | None = None,
+    ) -> ToolResult:
+        """Run one tool and wait for its result; cancelling the wait cancels the call.
+
+        Args:
+            name: the tool's name.
+            arguments: its arguments, or their JSON text as a model wrote it.
+            timeout: seconds the tool may run; None takes the argument ``timeout``, then the profile's default.
+            parallel: may overlap with other calls of this trajectory.
+            call_id: an id of your own; submitting it again never runs the call again.
+
+        Raises:
+            TrajectoryClosed: the trajectory takes no more calls.
+            FleetSaturated: no slot became free in time.
+            NoWorkerForProfile: no worker serves the profile.
+            PayloadTooLarge: the call is larger than the setting ``max_payload``.
+        """
+        self.check_open()
+        call = ToolCall(
+            call_id=call_id or new_id("call"),
+            trajectory_id=self.id,
+            name=name,
+            arguments=arguments if isinstance(arguments, str) else dict(arguments),
+            timeout=timeout,
+            parallel=parallel,
+            producer=self._fleet.producer_id,
+            profile=self.profile,
+        )
+        return await self._fleet.execute(self, call)
+
+    async def terminal(self, command: str, *, timeout: float | None = None, workdir: str | None = None) -> ToolResult:
+        """Run a shell command; ``workdir`` is where it starts."""
+        arguments: dict[str, Any] = {"command": command}
+        if workdir is not None:
+            arguments["workdir"] = workdir
+        return await self.call("terminal", arguments, timeout=timeout)
+
+    async def read_file(self, path: str, *, offset: int = 1, limit: int = 2000) -> ToolResult:
+        """Read ``limit`` lines of a text file from line ``offset`` (from 1) on."""
+        return await self.call("read_file", {"path": path, "offset": offset, "limit": limit})
+
+    async def write_file(self, path: str, content: str) -> ToolResult:
+        """Write a text file, with its parent directories."""
+        return await self.call("write_file", {"path": path, "content": content})
+
+    async def close(self) -> None:
+        """End the trajectory after the calls made so far; its sandbox is destroyed. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._placing and not self._placing.done():
+            self._placing.cancel()
+        await self._fleet.close_trajectory(self)
+
+    def check_open(self) -> None:
+        """Raise `TrajectoryClosed` when the trajectory takes no more calls."""
+        if self._closed:
+            raise TrajectoryClosed(f"trajectory {self.id} is closed; open a new one")
+
+    async def place(self) -> Holder:
+        """The worker that serves this trajectory; waits for a slot when there is none."""
+        if self._holder is not None:
+            return self._holder
+        if self._placing is None or self._placing.done():
+            self._placing = asyncio.create_task(self._find_slot())
+        # Shielded: one caller that gives up must not take the place from the others.
+        return await asyncio.shield(self._placing)
+
+    def forget(self, holder: Holder) -> None:
+        """The lease is not with ``holder`` any more: route anew at the next call."""
+        if self._holder == holder:
+            self._holder = None
+
+    async def _find_slot(self) -> Holder:
+        give_up = time.monotonic() + self._fleet.settings.wait_timeout
+        placed = self._fleet.expect_place(self.id)
+        try:
+            while True:
+                left = give_up - time.monotonic()
+                route = await self._route(max(left, 0.0))
+                if route.holder is not None:
+                    self._holder = route.holder
+                    return route.holder
+                if left <= 0:
+                    break
+                await asyncio.wait([placed], timeout=min(left, ASK_AGAIN))
+                if placed.done():
+                    self._holder = placed.result()
+                    return self._holder
+            late = await self._fleet.state.leave(self.id)
+            if late is None:
+                raise FleetSaturated(
+                    f"no slot became free for trajectory {self.id} within {self._fleet.settings.wait_timeout:g} s; "
+                    "add workers or slots, or raise wait_timeout"
+                )
+            self._holder = late
+            return late
+        finally:
+            self._fleet.forget_place(self.id)
+
+    async def _route(self, wait: float) -> Route:
+        """Ask for a slot; an empty fleet is given time to come up, a profile that nobody serves is an error."""
+        fleet = self._fleet
+        patience = time.monotonic() + fleet.settings.start_timeout
+        while True:
+            route = await fleet.state.route(
+                self.id, fleet.producer_id, self.profile, sweep=self.sweep, setup=self._setup, wait=wait
+            )
+            if route.verdict == "closed":
+                raise TrajectoryClosed(f"trajectory {self.id} was closed; open a new one under another id")
+            if route.verdict == "full":
+                raise FleetSaturated(f"{fleet.settings.waiting_room} trajectories wait for a slot already")
+            if route.verdict != "unserved":
+                return route
+            workers = await fleet.state.workers()
+            if workers or time.monotonic() > patience:
+                raise NoWorkerForProfile(_nobody(self.profile, workers))
+            await asyncio.sleep(0.2)
+
+
+def _nobody(profile: str, workers: dict[str, dict[str, str]]) -> str:
+    if not workers:
+        return "no worker is alive; start one with `toolfleet worker`"
+    served = {field.removeprefix("serves:") for w in workers.values() for field in w if field.startswith("serves:")}
+    return f"no live worker serves the profile {profile!r}; they serve {json.dumps(sorted(served))}"

@@ -1,0 +1,89 @@
+"""Fixtures for every test: a real Redis of its own, and a check that nothing is left behind in it.
+
+A missing service skips a test on a laptop and fails it in CI.
+"""
+
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+import redis.asyncio
+
+from toolfleet.config import connection
+from toolfleet.config.settings import Settings
+from toolfleet.config.state import FleetState
+from toolfleet.producer.embedded import find_redis_server
+
+
+def missing(what: str) -> None:
+    """Skip on a laptop, fail in CI."""
+    if os.environ.get("CI"):
+        pytest.fail(f"CI must have {what}")
+    pytest.skip(f"needs {what}")
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the developer's own shell reaches a test."""
+    for variable in list(os.environ):
+        if variable.startswith("TOOLFLEET_"):
+            monkeypatch.delenv(variable)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[str]:
+    """The URL of a private Redis that lives as long as the session."""
+    server = find_redis_server()
+    if server is None:
+        missing("redis-server")
+    with tempfile.TemporaryDirectory(prefix="toolfleet-test-") as folder:
+        sock = Path(folder) / "redis.sock"
+        options = ["--port", "0", "--unixsocket", str(sock), "--save", "", "--dir", folder, "--loglevel", "warning"]
+        process = subprocess.Popen([str(server), *options, "--enable-debug-command", "yes"])
+        try:
+            while not sock.exists():
+                assert process.poll() is None, "redis-server did not start"
+                time.sleep(0.01)
+            yield f"unix://{sock}"
+        finally:
+            process.terminate()
+            process.wait()
+
+
+@pytest.fixture
+def redis_url(redis_server: str) -> Iterator[str]:
+    """An empty Redis; afterwards every key that is left must have a TTL."""
+    client = redis.Redis.from_url(redis_server)
+    client.flushall()
+    yield redis_server
+    immortal = [key for key in client.scan_iter("*") if client.ttl(key) == -1]
+    client.flushall()
+    client.close()
+    # Celery's transport keeps the list of queues bound to its control exchanges without a TTL; one key a kind.
+    ours = [key for key in immortal if b"_kombu.binding." not in key]
+    assert not ours, f"keys without TTL: {ours}"
+
+
+@pytest.fixture
+def settings(redis_url: str) -> Settings:
+    """Settings with short times, on the test's own Redis."""
+    return Settings(redis_url=redis_url, fleet="test", heartbeat=0.2, lease_ttl=2.0)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def raw(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
+    """A plain connection to the test's Redis."""
+    client = connection.client(redis_url)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+async def state(raw: redis.asyncio.Redis, settings: Settings) -> FleetState:
+    """The scripts of the fleet ``test``."""
+    return FleetState(raw, settings)

@@ -1,0 +1,30 @@
+"""Ends what dead workers left in Redis, and tells their producers."""
+
+import logging
+from typing import ClassVar
+
+from toolfleet.config import keys
+from toolfleet.config.state import FleetState
+from toolfleet.workers.service import Service
+
+log = logging.getLogger(__name__)
+
+
+class Recoverer(Service):
+    """Every worker runs it; the script makes sure that each dead worker is recovered once."""
+
+    name: ClassVar[str] = "recoverer"
+
+    def __init__(self, state: FleetState, interval: float) -> None:
+        super().__init__(interval)
+        self._state = state
+
+    async def tick(self) -> None:
+        """One look for workers whose heartbeat lapsed."""
+        for worker, boot in await self._state.lapsed():
+            log.warning("worker %s died; its trajectories are told", worker)
+            while not await self._state.recover(worker, boot, f"worker {worker} died"):
+                pass
+            # The messages in its queue are only carriage; the ledger has had its say.
+            queue = keys.broker_prefix(self._state.fleet) + keys.queue(self._state.fleet, worker)
+            await self._state.redis.delete(queue)

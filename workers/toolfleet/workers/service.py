@@ -1,0 +1,55 @@
+"""The shape of every background loop of a worker: start, tick with jitter, stop."""
+
+import asyncio
+import contextlib
+import logging
+import random
+from typing import ClassVar
+
+log = logging.getLogger(__name__)
+
+
+class Service:
+    """A loop that calls `tick` about every ``interval`` seconds, or at once after `wake`.
+
+    Starting or stopping twice is harmless. An error in a tick is logged and the loop goes on.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, interval: float) -> None:
+        self.interval = interval
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def tick(self) -> None:
+        """One round of work."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Begin; needs a running event loop."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._loop(), name=f"toolfleet-{self.name}")
+
+    def wake(self) -> None:
+        """Do the next round now."""
+        self._wake.set()
+
+    async def stop(self) -> None:
+        """End the loop and wait for it."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _loop(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                await self.tick()
+            except Exception:
+                log.exception("%s: a round failed; the next one follows", self.name)
+            # Jitter keeps the loops of many workers from meeting at Redis in step.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self.interval * random.uniform(0.9, 1.1))  # noqa: S311
