@@ -67,10 +67,10 @@ class Channel:
         self._closed = False
 
     async def open(self) -> None:
-        """Connect, unless that is done already.
+        """Connect, unless that is done already. In a sandbox that others have claimed, only `claim` and `query` help.
 
         Raises:
-            SandboxLost, Fenced: nothing answers, or not to us.
+            SandboxLost: nothing answers.
         """
         await self._connected()
 

@@ -154,8 +154,8 @@ def _fill(target: Path) -> None:
         _copy(loader, target / "lib/loader", 0o755)
         for library in _libraries(loader, linked):
             _copy(library, target / "lib" / library.name, 0o755)
-    for directory, _, _ in os.walk(target):
-        os.chmod(directory, 0o755)  # whatever the umask: sandboxes of other users read it
+    for place, _, _ in os.walk(target):
+        os.chmod(place, 0o755)  # noqa: S103 - whatever the umask, users of sandboxes read it
 
 
 def _modules() -> list[Path]:
@@ -208,7 +208,9 @@ def _copy(source: Path, target: Path, mode: int) -> None:
 
 def _compile(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    py_compile.compile(str(source), str(target), doraise=True, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+    py_compile.compile(
+        str(source), str(target), doraise=True, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
+    )
     target.chmod(0o644)
 
 

@@ -5,7 +5,7 @@ An idle caller is served at once; a busy one pays the price of a batch once for 
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -45,16 +45,28 @@ class Coalescer(Generic[Item, Answer]):
                 await self._send_one(batch)
         finally:
             self._sender = None
+            # Only a sender that was cancelled leaves some behind; nobody may wait for them for ever.
+            self._cancel(self._waiting)
+            self._waiting.clear()
 
     async def _send_one(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
         try:
             answers = await self._send([item for item, _ in batch])
+            if len(answers) != len(batch):
+                raise RuntimeError(f"{len(answers)} answers to {len(batch)} items")
+        except asyncio.CancelledError:
+            self._cancel(batch)
+            raise
         except Exception as error:  # noqa: BLE001 - handed on to everyone who waits
             for _, future in batch:
                 if not future.done():
                     future.set_exception(error)
                     future.exception()  # the waiter may be gone; its error is not a leak
-            return
-        for (_, future), answer in zip(batch, answers, strict=True):
-            if not future.done():
-                future.set_result(answer)
+        else:
+            for (_, future), answer in zip(batch, answers, strict=True):
+                if not future.done():
+                    future.set_result(answer)
+
+    def _cancel(self, batch: Iterable[tuple[Item, asyncio.Future[Answer]]]) -> None:
+        for _, future in batch:
+            future.cancel()

@@ -1,6 +1,8 @@
 """Connections to Redis, and the check that it can serve as one."""
 
-from urllib.parse import urlsplit, urlunsplit
+import asyncio
+from typing import Any
+from urllib.parse import urlsplit
 
 import redis.asyncio
 import redis.exceptions
@@ -23,9 +25,11 @@ OUTAGES = (
 
 def redacted(url: str) -> str:
     """``url`` without its password and query, fit for a log."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, f"***@{host}" if "@" in parts.netloc else host, parts.path, "", ""))
+    # By hand: a password with `/`, `?` or `#` in it sends a parser's cuts astray, and a part of it into the log.
+    scheme, mark, rest = url.partition("://") if "://" in url else ("", "", url)
+    secret, at, place = rest.rpartition("@")
+    place = "" if "?" in secret else place.partition("?")[0].partition("#")[0]
+    return f"{scheme}{mark}{'***@' if at else ''}{place}"
 
 
 def client(url: str, *, retries: int = 6) -> redis.asyncio.Redis:
@@ -35,20 +39,22 @@ def client(url: str, *, retries: int = 6) -> redis.asyncio.Redis:
         SettingsError: the URL is not one of Redis.
     """
     backoff = ExponentialWithJitterBackoff(base=0.05, cap=1.0)
+    # Above the 5 s that a reader of the reply stream blocks; a connection that died in silence is noticed after it.
+    options: dict[str, Any] = {"socket_connect_timeout": 5, "socket_timeout": 15}
+    if not url.startswith("unix"):
+        options["socket_keepalive"] = True
     try:
-        made = redis.asyncio.Redis.from_url(
-            url,
-            retry=Retry(backoff, retries),
-            socket_connect_timeout=5,
-            socket_keepalive=not url.startswith("unix"),
+        return redis.asyncio.Redis.from_url(url, retry=Retry(backoff, retries), **options)
+    except ValueError:
+        # The parser's own words may quote a part of the password.
+        hint = (
+            "write redis://, rediss:// or unix://, a port up to 65535, and %-encode the password's special characters"
         )
-    except ValueError as error:
-        raise SettingsError(f"redis_url {redacted(url)}: {error}") from None
-    return made
+        raise SettingsError(f"redis_url {redacted(url)} is not an address of Redis: {hint}") from None
 
 
-async def check(connection: redis.asyncio.Redis, url: str) -> str:
-    """Make sure that what answers at ``url`` is Redis, new enough; the version.
+async def check(connection: redis.asyncio.Redis, url: str, patience: float = 10.0) -> str:
+    """Make sure that what answers at ``url`` within ``patience`` seconds is Redis, new enough; the version.
 
     Raises:
         RedisUnavailable: it does not answer, or refuses the password.
@@ -56,12 +62,13 @@ async def check(connection: redis.asyncio.Redis, url: str) -> str:
     """
     where = redacted(url)
     try:
-        info = await connection.info("server")
+        async with asyncio.timeout(patience):
+            info = await connection.info("server")
     except redis.exceptions.AuthenticationError as error:
         raise RedisUnavailable(f"Redis at {where} refuses the password: {error}. Put it in redis_url.") from None
     except OUTAGES as error:
         raise RedisUnavailable(
-            f"Redis at {where} does not answer: {error}. Is it running, and redis_url right?"
+            f"Redis at {where} does not answer: {error or 'no reply'}. Is it running, and redis_url right?"
         ) from None
     except redis.exceptions.RedisError as error:
         raise RedisUnsupported(f"what answers at {where} does not speak Redis as needed: {error}") from None
@@ -77,5 +84,5 @@ def broker_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme != "unix":
         return url
-    query = parts.query.replace("db=", "virtual_host=")
-    return urlunsplit(("redis+socket", parts.netloc, parts.path, query, ""))
+    query = f"?{parts.query.replace('db=', 'virtual_host=')}" if parts.query else ""
+    return f"redis+socket://{parts.netloc}{parts.path}{query}"

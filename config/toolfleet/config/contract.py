@@ -72,7 +72,7 @@ def new_id(prefix: str) -> str:
 
 def is_identifier(text: str) -> bool:
     """Whether ``text`` may serve as a trajectory id or call id."""
-    return _IDENTIFIER.match(text) is not None
+    return _IDENTIFIER.fullmatch(text) is not None
 
 
 class Setup(BaseModel):
@@ -167,6 +167,8 @@ def ended(call: ToolCall, status: Status, *, executed: Executed, error: str | No
 
 def clamp_timeout(timeout: float, longest: float) -> float:
     """``timeout`` in seconds, cut to 1..``longest``; what is not a number of seconds is a ValueError."""
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or math.isnan(timeout):
+    # An int may be too large for a float, and so for `isnan`.
+    nan = isinstance(timeout, float) and math.isnan(timeout)
+    if nan or isinstance(timeout, bool) or not isinstance(timeout, int | float):
         raise ValueError(f"timeout must be a number of seconds, not {timeout!r}")
     return float(min(max(timeout, 1.0), longest))

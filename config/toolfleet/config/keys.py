@@ -14,7 +14,7 @@ KEYS: dict[str, tuple[bool, str]] = {
     "leases": (True, "set of the trajectories whose lease a worker holds; its size is the slots in use"),
     "lease": (
         True,
-        "hash of a trajectory's lease: state, worker, boot, epoch, generation, producer, profile, setup",
+        "hash of a trajectory's lease: state, worker, boot, epoch, generation, used, lost, producer, profile, setup",
     ),
     "calls": (True, "sorted set of a trajectory's open calls, in order of submission"),
     "call": (True, "hash of a call in the ledger: state, body, result, and who carries it"),

@@ -40,7 +40,7 @@ class Profile(BaseModel):
     max_timeout: float = Field(default=600.0, gt=0)
     """Longest timeout that a call may ask for, in seconds; longer ones are cut to it."""
     warm: int = Field(default=2, ge=0)
-    """Ready sandboxes that a worker keeps waiting, never more than it has free slots."""
+    """Ready sandboxes that a worker keeps waiting beside those in its slots."""
     idle_timeout: float = Field(default=3600.0, gt=0)
     """Seconds without a call after which a trajectory is closed."""
 

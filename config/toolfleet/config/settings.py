@@ -17,6 +17,7 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+from pydantic_settings.exceptions import SettingsError as NotJson
 
 from toolfleet.config.contract import Name
 from toolfleet.config.errors import SettingsError
@@ -123,6 +124,10 @@ class Settings(BaseSettings):
             raise SettingsError(f"no profile named {name!r}.{_did_you_mean(name, self.profiles)}") from None
 
 
+#: The settings that have keys below them, and what these keys are.
+_NESTED: dict[str, type[BaseModel]] = {"profiles": Profile, "retries": Retries}
+
+
 def load(**overrides: Any) -> Settings:
     """Read the settings; ``overrides`` that are None count as not given.
 
@@ -134,6 +139,9 @@ def load(**overrides: Any) -> Settings:
         return Settings(**{k: v for k, v in overrides.items() if v is not None})
     except ValidationError as error:
         raise SettingsError("\n".join(map(_explain, error.errors(include_url=False, include_input=False)))) from None
+    except NotJson as error:
+        hint = "it takes JSON, or one variable for each key below it with `__` in between"
+        raise SettingsError(f"environment variable: {error}; {hint}") from None
     except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"cannot read {_config_file()}: {error}") from None
 
@@ -151,7 +159,10 @@ def _config_file() -> Path | None:
 def _refuse_unknown_variables() -> None:
     known = {f"{PREFIX}{field.upper()}" for field in Settings.model_fields} | {CONFIG_VARIABLE}
     for variable in os.environ:
-        if variable.startswith(PREFIX) and variable.split("__")[0] not in known:
+        if not variable.startswith(PREFIX) or variable in known:
+            continue
+        field, *below = variable.removeprefix(PREFIX).split("__")
+        if not below or field.lower() not in _NESTED or not field.isupper():
             raise SettingsError(f"unknown environment variable {variable}.{_did_you_mean(variable, known)}")
 
 
@@ -164,8 +175,7 @@ def _explain(error: Any) -> str:
 
 
 def _model_at(loc: tuple[int | str, ...]) -> type[BaseModel]:
-    models: dict[str, type[BaseModel]] = {"profiles": Profile, "retries": Retries}
-    return models.get(str(loc[0]), Settings) if loc else Settings
+    return _NESTED.get(str(loc[0]), Settings) if loc else Settings
 
 
 def _did_you_mean(wrong: str, known: Any) -> str:

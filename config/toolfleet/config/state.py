@@ -99,6 +99,7 @@ class FleetState:
             self._room,
             _ms(wait),
             self._keep,
+            self._result_keep,
         )
         return Route(_text(found[0]), _holder(found[1:]))
 
@@ -108,7 +109,7 @@ class FleetState:
 
     async def close(self, trajectory: str) -> Holder | None:
         """Take no more calls for ``trajectory``; the holder that must be told."""
-        return _holder(await self._run("close", trajectory, self._keep))
+        return _holder(await self._run("close", trajectory, self._keep, self._result_keep))
 
     async def claim(self, trajectory: str, boot: str, epoch: int) -> Claim | None:
         """Take up a lease as its holder; None when it is held elsewhere."""
@@ -119,13 +120,13 @@ class FleetState:
         return Claim(profile, json.loads(setup or "[]"), int(generation), lost, producer)
 
     async def renew_workspace(self, trajectory: str, boot: str, epoch: int) -> int:
-        """Count a new, empty workspace; its generation, 0 when the lease is held elsewhere."""
+        """Begin again with an empty workspace; its generation, 0 when the lease is held elsewhere."""
         return cast(int, await self._run("renew_workspace", trajectory, boot, epoch))
 
     async def release(self, trajectory: str, holder: Holder) -> bool:
         """End a lease and give its slot on; False when it was not the holder's any more."""
-        found = await self._run("release", trajectory, holder.worker, holder.boot, holder.epoch, self._keep)
-        return bool(found[0])
+        args = (trajectory, holder.worker, holder.boot, holder.epoch, self._keep, self._result_keep)
+        return bool((await self._run("release", *args))[0])
 
     async def heartbeat(
         self, worker: str, boot: str, facts: Mapping[str, str | int], leases: Iterable[tuple[str, int]]
@@ -133,16 +134,18 @@ class FleetState:
         """Say that ``worker`` lives and believes to hold ``leases`` (trajectory, epoch)."""
         pairs = list(leases)
         flat = [value for pair in pairs for value in pair]
-        found = await self._run(
-            "heartbeat", worker, boot, self._heartbeat_ttl, self._keep, json.dumps(facts), len(pairs), *flat
-        )
+        times = (self._heartbeat_ttl, self._keep, self._result_keep)
+        found = await self._run("heartbeat", worker, boot, *times, json.dumps(facts), len(pairs), *flat)
         lost, unknown, orphaned = ([_text(item) for item in part] for part in found)
         pairs_unknown = [(t, int(epoch)) for t, epoch in zip(unknown[::2], unknown[1::2], strict=True)]
         return Beat(lost, pairs_unknown, orphaned)
 
-    async def recover(self, worker: str, boot: str, cause: str) -> bool:
-        """End the leases of a worker that is gone; True when none is left."""
-        args = (worker, boot, cause, self._keep, self._result_keep)
+    async def recover(self, worker: str, boot: str, cause: str, *, if_lapsed: bool = False) -> bool:
+        """End the leases of a worker that is gone; True when nothing is left to do.
+
+        With ``if_lapsed`` a worker whose heartbeat has come back meanwhile is left alone.
+        """
+        args = (worker, boot, cause, self._keep, self._result_keep, int(if_lapsed))
         return bool(await self._run("recover", *args))
 
     async def lapsed(self) -> list[tuple[str, str]]:
@@ -159,7 +162,7 @@ class FleetState:
         flat = [
             value
             for call, holder, body in calls
-            for value in (call.call_id, call.trajectory_id, holder.worker, holder.boot, holder.epoch, body)
+            for value in (call.call_id, call.trajectory_id, *holder, call.name, body)
         ]
         return [_text(v) for v in await self._run("submit", producer, self._keep, self._keep, *flat)]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from celery import Celery
+from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
@@ -14,7 +15,7 @@ from toolfleet.config import keys
 from toolfleet.config.celery_app import ACCEPT
 from toolfleet.config.coalesce import Coalescer
 from toolfleet.config.connection import OUTAGES
-from toolfleet.config.contract import ToolCall
+from toolfleet.config.contract import ToolCall, new_id
 from toolfleet.config.state import FleetState, Holder
 
 #: A call whose JSON is longer travels by its id; the worker reads it from the ledger.
@@ -107,13 +108,17 @@ class Publisher:
             self._kombu = self._app.amqp.Producer(self._app.connection_for_write())
         try:
             # The nameless exchange leads straight to the queue: no binding is looked up, and none is left behind.
-            self._app.send_task(
+            # Celery's router would replace it by the default queue, so the message is made and sent one level below.
+            amqp, task_id = self._app.amqp, new_id("carry")
+            name = keys.queue(self._state.fleet, worker)
+            message = amqp.create_task_message(task_id, ACCEPT, args=[items], ignore_result=True)
+            amqp.send_task_message(
+                self._kombu,
                 ACCEPT,
-                args=[items],
-                exchange="",
-                routing_key=keys.queue(self._state.fleet, worker),
-                producer=self._kombu,
-                ignore_result=True,
+                message,
+                queue=Queue(name, exchange=Exchange(""), routing_key=name),
+                declare=[],
+                serializer="json",
                 retry=False,
             )
         except Exception:

@@ -89,11 +89,13 @@ class Supervisor:
         with selectors.DefaultSelector() as ready:
             ready.register(sys.stdin, selectors.EVENT_READ)
             while True:
-                if ready.select(timeout=0.5) and not os.read(sys.stdin.fileno(), 4096):
+                if ready.select(timeout=0.2) and not os.read(sys.stdin.fileno(), 4096):
                     return 0
                 if self._redis and self._redis.poll() is not None:
-                    print(f"redis-server ended with {self._redis.returncode}", file=sys.stderr)
-                    return 1
+                    raise SystemExit(f"redis-server ended with {self._redis.returncode}")
+                # A worker killed later is the fleet's daily bread; one that ends by itself could not serve at all.
+                if any((worker.poll() or 0) > 0 for worker in self._workers):
+                    raise SystemExit("a worker could not serve; its log says why")
 
     def _stop(self) -> None:
         for worker in self._workers:
@@ -104,7 +106,6 @@ class Supervisor:
         if self._redis:
             _signal(self._redis, signal.SIGTERM)
             _end(self._redis, REDIS_GRACE)
-        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _die_with_parent() -> None:
@@ -135,7 +136,11 @@ def main() -> int:
         if not byte:
             return 0
         line += byte
-    return Supervisor(Plan(**json.loads(line))).run()
+    plan = Plan(**json.loads(line))
+    status = Supervisor(plan).run()
+    # The parent may have died; after a failure it lives, and wants to read the logs first.
+    shutil.rmtree(plan.folder, ignore_errors=True)
+    return status
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from toolfleet.backends import registry
@@ -49,8 +50,8 @@ def worker(name: str | None, slots: int | None, loglevel: str, events: bool) -> 
     logging.basicConfig(level=loglevel.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     from toolfleet.workers.app import app, lifecycle
 
-    arguments = ["worker", "--pool", "solo", "--hostname", f"{lifecycle.worker_id}@%h", "--loglevel", loglevel]
-    arguments += ["--without-gossip", "--without-mingle", "--quiet", *(["--events"] if events else [])]
+    arguments = ["--quiet", "worker", "--pool", "solo", "--hostname", f"{lifecycle.worker_id}@%h", "--loglevel", loglevel]
+    arguments += ["--without-gossip", "--without-mingle", *(["--events"] if events else [])]
     app.worker_main(arguments)
 
 
@@ -95,7 +96,8 @@ def _checks(settings: Settings) -> Iterator[tuple[str, bool, str, bool]]:
         yield f"profile {name}", *_check_backend(profile.backend), True
     for extra, module in EXTRAS.items():
         found = importlib.util.find_spec(module) is not None
-        yield f"extra {extra}", found, "installed" if found else f"pip install 'toolfleet[{extra}]'", False
+        hint = escape(f"pip install 'toolfleet[{extra}]'")
+        yield f"extra {extra}", found, "installed" if found else hint, False
 
 
 def _check_redis(settings: Settings) -> Iterator[tuple[str, bool, str, bool]]:

@@ -53,11 +53,10 @@ class Core:
         self.pool = WarmPool(
             settings.profiles,
             Owner(settings.fleet, worker_id),
-            slots=settings.slots,
             concurrent_starts=settings.concurrent_starts,
             ttl=settings.lease_ttl + settings.runner_grace,
             runtime_dir=runtime_dir,
-            leased=lambda: len(self.leases),
+            on_taken=lambda: self.prewarmer.wake(),
         )
         self.events = EventLog()
         self._starts: Coalescer[Run, tuple[str, float]] = Coalescer(self._start_batch)

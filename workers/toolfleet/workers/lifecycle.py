@@ -5,6 +5,7 @@ stops consuming, calls in flight finish, producers are told about the rest, sand
 """
 
 import asyncio
+import uvloop
 import logging
 import secrets
 import socket
@@ -38,7 +39,7 @@ class Lifecycle:
         self._app = app
         self._settings = settings
         self._url = url
-        self._loop = asyncio.new_event_loop()
+        self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="toolfleet-core", daemon=True)
         self._core: Core | None = None
         self._consumer: Any = None

@@ -18,8 +18,9 @@ log = logging.getLogger(__name__)
 class WarmPool:
     """Hands out sandboxes: ready ones first, new ones when there is none.
 
-    Sandboxes ready, starting and handed out are never more than ``slots`` together. ``leased`` tells how many are
-    handed out. A sandbox is used by one trajectory and destroyed after it.
+    The ready ones wait beside the slots, not in them: a worker holds at most its slots plus the warm level of every
+    profile. Otherwise a fleet that is full, which is when starts hurt most, would never have a warm sandbox. A sandbox
+    is used by one trajectory and destroyed after it. ``on_taken`` is called when a ready one was handed out.
     """
 
     def __init__(
@@ -27,24 +28,22 @@ class WarmPool:
         profiles: Mapping[str, Profile],
         owner: Owner,
         *,
-        slots: int,
         concurrent_starts: int,
         ttl: float,
         runtime_dir: Path,
-        leased: Callable[[], int],
+        on_taken: Callable[[], None],
     ) -> None:
         self.profiles = profiles
         self.ttl = ttl
         self.warm_hits = 0
         self.cold_starts = 0
         self._owner = owner
-        self._slots = slots
         self._runtime_dir = runtime_dir
-        self._leased = leased
+        self._on_taken = on_taken
         self._starts = asyncio.Semaphore(concurrent_starts)
         self._backends: dict[str, Backend] = {}
         self._ready: dict[str, deque[Sandbox]] = {}
-        self._starting: dict[str, int] = {}
+        self._warming: dict[str, int] = {}
         self._destroying: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -82,8 +81,8 @@ class WarmPool:
                 self.discard(sandbox)
                 continue
             self.warm_hits += 1
+            self._on_taken()
             return sandbox
-        self._make_room(profile)
         self.cold_starts += 1
         return await self._create(profile)
 
@@ -99,14 +98,11 @@ class WarmPool:
             log.exception("sandbox %s could not be destroyed", sandbox.ref.id)
 
     async def refill(self) -> None:
-        """Create what is missing to the warm level of every profile, as far as slots are free."""
-        room = self._slots - self._total()
+        """Create what is missing to the warm level of every profile."""
         work: list[Coroutine[Any, Any, None]] = []
         for profile in self.profiles.values():
-            short = profile.warm - self.warm(profile) - self._starting.get(profile.spec_hash, 0)
-            for _ in range(max(0, min(short, room))):
-                room -= 1
-                work.append(self._add_ready(profile))
+            short = profile.warm - self.warm(profile) - self._warming.get(profile.spec_hash, 0)
+            work += [self._add_ready(profile) for _ in range(short)]
         await asyncio.gather(*work)
 
     async def drop_ready(self, sandbox: Sandbox) -> None:
@@ -133,42 +129,29 @@ class WarmPool:
         return self._backends[profile.backend]
 
     async def _create(self, profile: Profile) -> Sandbox:
-        key = profile.spec_hash
-        self._starting[key] = self._starting.get(key, 0) + 1
+        async with self._starts:
+            sandbox = await self._backend(profile).create(profile, self._owner)
         try:
-            async with self._starts:
-                sandbox = await self._backend(profile).create(profile, self._owner)
-            try:
-                await sandbox.ping(self.ttl)
-            except BaseException:
-                self.discard(sandbox)
-                raise
-            return sandbox
-        finally:
-            self._starting[key] -= 1
+            await sandbox.ping(self.ttl)
+        except BaseException:
+            self.discard(sandbox)
+            raise
+        return sandbox
 
     async def _add_ready(self, profile: Profile) -> None:
+        key = profile.spec_hash
+        self._warming[key] = self._warming.get(key, 0) + 1
         try:
             sandbox = await self._create(profile)
         except BackendError as error:
             log.warning("a warm sandbox could not be made: %s", error)
             return
+        finally:
+            self._warming[key] -= 1
         if self._closed:
             self.discard(sandbox)
         else:
-            self._ready.setdefault(profile.spec_hash, deque()).append(sandbox)
-
-    def _make_room(self, profile: Profile) -> None:
-        """A sandbox that waits for another profile must not keep a trajectory from its slot."""
-        if self._total() < self._slots:
-            return
-        for key, line in self._ready.items():
-            if key != profile.spec_hash and line:
-                self.discard(line.pop())
-                return
-
-    def _total(self) -> int:
-        return self._leased() + len(self.ready()) + sum(self._starting.values())
+            self._ready.setdefault(key, deque()).append(sandbox)
 
     def _beside(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

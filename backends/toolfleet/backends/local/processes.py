@@ -43,17 +43,18 @@ class Identity:
         return None
 
 
-async def kill(identity: Identity, patience: float) -> bool:
-    """Kill a process and wait until it has ended; False when it has not within ``patience`` seconds."""
+async def wait(identity: Identity, patience: float, *, kill: bool) -> bool:
+    """Wait until a process has ended, ``kill`` it first if so told; False when ``patience`` seconds do not suffice."""
     fd = identity.open()
     if fd is None:
         return True
     loop = asyncio.get_running_loop()
     ended = loop.create_future()
     try:
-        loop.add_reader(fd, lambda: ended.done() or ended.set_result(None))
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(fd, signal.SIGKILL)
+        loop.add_reader(fd, _set, ended)
+        if kill:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
         await asyncio.wait_for(ended, patience)
     except TimeoutError:
         return False
@@ -61,6 +62,11 @@ async def kill(identity: Identity, patience: float) -> bool:
         loop.remove_reader(fd)
         os.close(fd)
     return True
+
+
+def _set(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def boot_id() -> str:
@@ -84,6 +90,13 @@ def reap() -> None:
             if os.waitpid(pid, os.WNOHANG)[0] == 0:
                 continue
         _children.discard(pid)
+
+
+def collect(pid: int) -> None:
+    """Wait for the adopted child ``pid``, which has been killed."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)
+    _children.discard(pid)
 
 
 def is_child(pid: int) -> bool:

@@ -106,9 +106,8 @@ def directories(root: Path) -> Iterator[Directory]:
 
 
 def _parse(data: dict[str, Any]) -> Record:
-    owner = Owner(**data.pop("owner"))
-    identities = {
-        name: Identity(**data.pop(name)) if data[name] is not None else data.pop(name)
-        for name in ("creator", "runner", "monitor")
-    }
-    return Record(owner=owner, **identities, **data)
+    data["owner"] = Owner(**data["owner"])
+    for name in ("creator", "runner", "monitor"):
+        if data[name] is not None:
+            data[name] = Identity(**data[name])
+    return Record(**data)

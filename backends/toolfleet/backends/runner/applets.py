@@ -198,7 +198,9 @@ def _existing(path: bytes) -> os.stat_result | None:
 def _materialise(spool: int, target: bytes) -> None:
     """Give the unlinked ``spool`` the name ``target``; by copying where they are on different file systems."""
     try:
-        os.link(f"/proc/self/fd/{spool}", target, follow_symlinks=True)
+        # With a directory descriptor Python calls linkat, which alone follows the link to the unlinked file.
+        descriptors = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        os.link(str(spool), target, src_dir_fd=descriptors, follow_symlinks=True)
     except OSError:
         fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         position = 0

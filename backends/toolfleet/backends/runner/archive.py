@@ -46,6 +46,9 @@ class _Extraction:
         for member in self._tar:
             self._extract(member)
             members += 1
+        # To the very end, where compressed files keep the checksums that tell whether they are whole.
+        while self._tar.fileobj is not None and self._tar.fileobj.read(CHUNK):
+            pass
         self._finish_directories()
         return members
 

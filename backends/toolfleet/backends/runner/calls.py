@@ -38,14 +38,14 @@ def outcome(
     ran: float = 0.0,
     error: str | None = None,
     detail: Mapping[str, Any] | None = None,
-    timed_out: bool = False,
-    cancelled: bool = False,
+    flags: Mapping[str, bool] | None = None,
 ) -> Finished:
     """Put an outcome together; a stream is (bytes, length before the gap, bytes missing there)."""
     header = {
         "exit_code": exit_code,
-        "timed_out": timed_out,
-        "cancelled": cancelled,
+        "timed_out": False,
+        "cancelled": False,
+        **(flags or {}),
         "stdout": [len(stdout[0]), stdout[1], stdout[2]],
         "stderr": [len(stderr[0]), stderr[1], stderr[2]],
         "ran": ran,
@@ -86,6 +86,11 @@ class Call:
     def target(self) -> Target:
         """What identifies its processes."""
         return Target(self.id, self.pid, self.ticks)
+
+    @property
+    def flags(self) -> Mapping[str, bool]:
+        """Why it was ended, if it was."""
+        return {"timed_out": self.timed_out, "cancelled": self.cancelled}
 
     @property
     def ran(self) -> float:

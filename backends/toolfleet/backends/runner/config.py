@@ -47,7 +47,7 @@ def receive(channel: socket.socket) -> tuple[Config, dict[str, int]]:
 
     The message is ``{"config": ..., "fds": [names]}`` with the descriptors attached in the same order.
     """
-    data, fds, _, _ = socket.recv_fds(channel, MAX_BOOT, MAX_FDS)
+    data, fds, _, _ = socket.recv_fds(channel, MAX_BOOT, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
     if not data:
         raise EOFError("the host process ended before it had sent a configuration")
     message: dict[str, Any] = json.loads(data)

@@ -19,14 +19,13 @@ LOWER, SCRATCH, STAGE = "/lower", "/scratch", "/stage"
 #: Directories of every sandbox, with their modes.
 _DIRECTORIES = {
     "etc": 0o755,
+    "etc/ssl": 0o755,
     "home": 0o755,
     "root": 0o700,
     "run": 0o755,
     "tmp": 0o1777,
     "var": 0o755,
     "var/tmp": 0o1777,
-    "proc": 0o755,
-    "dev": 0o755,
 }
 #: Fake root keeps what makes it root over its own files; none of these reaches beyond the user namespace.
 _KEEP = (kernel.CAP_CHOWN, kernel.CAP_DAC_OVERRIDE, kernel.CAP_FOWNER, kernel.CAP_FSETID, kernel.CAP_KILL)
@@ -83,8 +82,10 @@ def _furnish(config: Config) -> None:
     """Make the directories, files and links that the base lacks."""
     for name, mode in _DIRECTORIES.items():
         directory = Path(NEW_ROOT, name)
-        if not os.path.lexists(directory):
+        made = not os.path.lexists(directory)
+        if made:
             directory.mkdir(parents=True)
+        if made or not config.overlay:  # without a base, bubblewrap made it on the way to something else
             directory.chmod(mode)
     for path, target in config.links.items():
         if not os.path.lexists(NEW_ROOT + path):
@@ -114,7 +115,7 @@ def _confine_proc() -> None:
 
 
 def _limit_shm(config: Config) -> None:
-    shm = f"{NEW_ROOT}/dev/shm"
+    shm = f"{NEW_ROOT}/dev/shm"  # noqa: S108 - in the sandbox
     options = f"mode=1777,{_size(min(config.disk, _SHM_LIMIT))}"
     kernel.mount("none", shm, None, kernel.MS_REMOUNT | kernel.MS_NOSUID | kernel.MS_NODEV, options)
-    os.chmod(shm, 0o1777)
+    os.chmod(shm, 0o1777)  # noqa: S103 - as on every Linux

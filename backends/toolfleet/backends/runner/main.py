@@ -4,6 +4,7 @@ LISTEN and BOOT are inherited descriptors: a listening unix socket, and a socket
 (see `config`). What goes wrong before the runner serves is printed to standard error, for the host to show.
 """
 
+import contextlib
 import os
 import socket
 import sys
@@ -36,7 +37,15 @@ def main() -> None:
     server = Server(reactor, supervisor, listener, spool, config.disk)
     server.expire_in(config.ttl)
     _go_quiet()
+    _keep_descriptors()
     reactor.run()
+
+
+def _keep_descriptors() -> None:
+    """Let no command inherit a descriptor, wherever it has come from."""
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the listing's own is closed by now
+            os.set_inheritable(int(name), False)
 
 
 def _go_quiet() -> None:

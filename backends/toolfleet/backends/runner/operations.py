@@ -62,7 +62,9 @@ class Starter:
         env = {**self._env, **_mapping(work.args, "env"), procfs.MARK: work.call_id}
         cwd = _text(work.args, "cwd", self._config.workdir)
         pairs = {_encode(k, "an environment variable"): _encode(v, "an environment variable") for k, v in env.items()}
-        return self._spawner.command(_text(work.args, "command").encode("utf-8", "surrogateescape"), self._path(cwd), pairs)
+        return self._spawner.command(
+            _text(work.args, "command").encode("utf-8", "surrogateescape"), self._path(cwd), pairs
+        )
 
     def _applet(self, work: Work) -> Applet:
         disk = self._config.disk

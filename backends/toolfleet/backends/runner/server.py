@@ -11,7 +11,7 @@ Requests carry ``op`` and a request id ``rid``, which comes back in the reply::
     ping    ttl                          -> running
 
 A frame that makes no sense closes its connection and nothing else. Connections of an epoch below the highest one ever
-claimed are *fenced*: their requests are refused, whatever they are.
+claimed are *fenced*: all their requests but ``query`` are refused.
 """
 
 import contextlib
@@ -52,7 +52,9 @@ class _Upload:
 class Connection:
     """One peer: its frames in, its replies out, the epoch it speaks for."""
 
-    def __init__(self, reactor: Reactor, sock: socket.socket, handle: "Callable[[Connection, Header, bytes], None]") -> None:
+    def __init__(
+        self, reactor: Reactor, sock: socket.socket, handle: "Callable[[Connection, Header, bytes], None]"
+    ) -> None:
         self.epoch = 0
         self.uploads: dict[int, _Upload] = {}
         self._reactor = reactor
@@ -126,7 +128,9 @@ class Connection:
 class Server:
     """Accepts connections and answers requests; ends the sandbox when nobody has pinged for long enough."""
 
-    def __init__(self, reactor: Reactor, supervisor: Supervisor, listener: socket.socket, spool: int, disk: int) -> None:
+    def __init__(
+        self, reactor: Reactor, supervisor: Supervisor, listener: socket.socket, spool: int, disk: int
+    ) -> None:
         self._reactor = reactor
         self._supervisor = supervisor
         self._listener = listener
@@ -169,7 +173,9 @@ class Server:
         handler = self._handlers[op]
         highest = self._epochs[-1] if self._epochs else 0
         epoch = int(header["epoch"]) if op == "hello" else connection.epoch
-        if epoch < highest and op != "query":
+        # A newcomer may greet before it claims, and anyone may ask what became of a call.
+        harmless = op == "query" or (op == "hello" and epoch == 0)
+        if epoch < highest and not harmless:
             connection.send({"rid": rid, "fenced": highest})
             return
         handler(connection, header, body)

@@ -207,13 +207,12 @@ class Supervisor:
         elif call.cancelled:
             code = calls.CANCELLED
         stdout, stderr = call.out.result(), call.err.result()
-        flags = {"timed_out": call.timed_out, "cancelled": call.cancelled}
         if call.kind == "exec":
             error = self._memory_error(call, code)
-            return outcome(code, stdout=stdout, stderr=stderr, ran=call.ran, error=error, **flags)
-        detail, error = _report(stderr[0], code, **flags)
+            return outcome(code, stdout=stdout, stderr=stderr, ran=call.ran, error=error, flags=call.flags)
+        detail, error = _report(stderr[0], call)
         code = code if error is None or code else 1
-        return outcome(code, stdout=stdout, ran=call.ran, error=error, detail=detail, **flags)
+        return outcome(code, stdout=stdout, ran=call.ran, error=error, detail=detail, flags=call.flags)
 
     def _memory_error(self, call: Call, code: int) -> str | None:
         if code != calls.KILLED:
@@ -238,14 +237,14 @@ class Supervisor:
             os.kill(-1, signal.SIGKILL)
 
 
-def _report(text: bytes, code: int, *, timed_out: bool, cancelled: bool) -> tuple[dict[str, object], str | None]:
+def _report(text: bytes, call: Call) -> tuple[dict[str, object], str | None]:
     """The detail and the error that an applet has printed."""
-    if timed_out:
+    if call.timed_out:
         return {}, "The file operation did not end in time"
-    if cancelled:
+    if call.cancelled:
         return {}, "The file operation was cancelled"
     try:
         detail = json.loads(text)
     except ValueError:
-        return {}, f"The file operation broke off with exit code {code}"
+        return {}, f"The file operation broke off with exit code {call.status}"
     return detail, detail.pop("error", None)

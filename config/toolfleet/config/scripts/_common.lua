@@ -6,6 +6,9 @@ local function now_ms()
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 
+-- Leases that one pass ends at most, so that a large worker's end does not hold Redis up.
+local PASS = 50
+
 -- A worker is alive while its heartbeat has not lapsed and it is still the same process.
 local function alive(worker, boot, now)
   local until_ms = redis.call('ZSCORE', workers_key(), worker)
@@ -45,7 +48,7 @@ local function assign(trajectory, worker, want, now, keep_ms)
   local epoch = redis.call('HINCRBY', key, 'epoch', 1)
   redis.call('HSETNX', key, 'generation', 1)
   redis.call('HSET', key, 'state', 'assigned', 'worker', worker, 'boot', boot, 'producer', want.producer,
-    'profile', want.profile, 'sweep', want.sweep, 'setup', want.setup, 'lost', want.lost, 'active', now)
+    'profile', want.profile, 'sweep', want.sweep, 'setup', want.setup, 'lost', want.lost, 'used', '0', 'active', now)
   redis.call('PEXPIRE', key, keep_ms)
   redis.call('SADD', leases_key(worker), trajectory)
   redis.call('PEXPIRE', leases_key(worker), keep_ms)
@@ -97,32 +100,72 @@ local function holds(trajectory, boot, epoch)
   return l[1] == boot and l[2] == epoch and l[3] ~= 'closed'
 end
 
--- The holder of the lease is gone, and the workspace with it. Calls that had started end as lost, which tells the
--- loss; calls still queued are sent back to their producers to be routed anew. Returns the cause that the next reply
--- has to tell, empty when one has told it.
-local function lose(trajectory, worker, cause, keep_ms)
-  local told = false
+-- End an open call of a workspace that is gone, and tell its producer. Returns whether a living one was told.
+local function end_as_lost(id, call, trajectory, worker, cause, keep_ms, result_ms)
+  local started = call.state == 'started'
+  local result = cjson.encode({call_id = id, trajectory_id = trajectory, name = call.name, status = 'lost',
+    fault = 'infrastructure', executed = started and 'unknown' or 'no', worker_id = worker,
+    attempts = started and 1 or 0,
+    error = cause .. (started and ' while the call ran' or ' before the call started') .. '; the workspace is gone'})
+  redis.call('HSET', call_key(id), 'state', 'done', 'result', result)
+  redis.call('HDEL', call_key(id), 'body')
+  redis.call('PEXPIRE', call_key(id), result_ms)
+  redis.call('ZREM', calls_key(trajectory), id)
+  return reply(call.producer, 'result', id, result, keep_ms)
+end
+
+-- The open calls of a trajectory, oldest first.
+local function open_calls(trajectory)
+  local found = {}
   for _, id in ipairs(redis.call('ZRANGE', calls_key(trajectory), 0, -1)) do
-    local c = redis.call('HMGET', call_key(id), 'state', 'producer', 'body')
-    if c[1] == 'queued' then
-      redis.call('HSET', call_key(id), 'boot', '')
-      reply(c[2], 'moved', id, trajectory, keep_ms)
-    elseif c[1] == 'started' then
-      local call = cjson.decode(c[3])
-      local result = cjson.encode({call_id = id, trajectory_id = trajectory, name = call.name, status = 'lost',
-        fault = 'infrastructure', executed = 'unknown', worker_id = worker, attempts = 1,
-        error = cause .. ' while the call ran; the workspace is gone'})
-      redis.call('HSET', call_key(id), 'state', 'done', 'result', result)
-      redis.call('HDEL', call_key(id), 'body')
+    local c = redis.call('HMGET', call_key(id), 'state', 'producer', 'name')
+    if c[1] == 'queued' or c[1] == 'started' then
+      found[#found + 1] = {id = id, state = c[1], producer = c[2], name = c[3]}
+    else
       redis.call('ZREM', calls_key(trajectory), id)
-      reply(c[2], 'result', id, result, keep_ms)
-      told = true
     end
   end
-  if told then cause = '' end
+  return found
+end
+
+-- End a lease for good. A closed trajectory takes no call again, so those still open end here. The tombstone turns
+-- late calls away and keeps the epoch rising.
+local function entomb(trajectory, worker, cause, keep_ms, result_ms)
+  for _, call in ipairs(open_calls(trajectory)) do
+    end_as_lost(call.id, call, trajectory, worker, cause, keep_ms, result_ms)
+  end
+  redis.call('HSET', lease_key(trajectory), 'state', 'closed')
+  redis.call('HDEL', lease_key(trajectory), 'setup', 'boot', 'lost', 'used')
+  redis.call('PEXPIRE', lease_key(trajectory), keep_ms)
+  redis.call('SREM', leases_key(worker), trajectory)
+end
+
+-- The holder of the lease is gone, and the workspace with it. Calls that had started end as lost, which tells the
+-- loss; calls still queued are sent back to their producers to be routed anew. Returns the cause that the next reply
+-- has to tell, empty when one has told it, or when nothing had started in the workspace and so nothing is lost.
+local function lose(trajectory, worker, cause, keep_ms, result_ms)
+  local l = redis.call('HMGET', lease_key(trajectory), 'state', 'used', 'lost')
+  if l[1] == 'closing' then
+    entomb(trajectory, worker, cause, keep_ms, result_ms)
+    return ''
+  end
+  local told = false
+  for _, call in ipairs(open_calls(trajectory)) do
+    if call.state == 'started' then
+      told = end_as_lost(call.id, call, trajectory, worker, cause, keep_ms, result_ms) or told
+    else
+      redis.call('HSET', call_key(call.id), 'boot', '')
+      reply(call.producer, 'moved', call.id, trajectory, keep_ms)
+    end
+  end
+  if l[2] ~= '1' then
+    cause = l[3] or ''
+  else
+    -- Counted here and not at the next assignment: a loss already told needs a new workspace as well.
+    redis.call('HINCRBY', lease_key(trajectory), 'generation', 1)
+    if told then cause = '' end
+  end
   redis.call('HSET', lease_key(trajectory), 'state', 'lost', 'boot', '', 'lost', cause)
-  -- Counted here and not at the next assignment: a loss already told needs a new workspace as well.
-  redis.call('HINCRBY', lease_key(trajectory), 'generation', 1)
   redis.call('SREM', leases_key(worker), trajectory)
   return cause
 end

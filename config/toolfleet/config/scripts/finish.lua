@@ -10,8 +10,11 @@ local boot, keep_ms, now, out = ARGV[1], tonumber(ARGV[2]), now_ms(), {}
 for i = 3, #ARGV, 5 do
   local id, t, epoch, result = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local c = redis.call('HMGET', call_key(id), 'state', 'producer')
-  if not c[1] or c[1] == 'done' then
+  if not c[1] then
     out[#out + 1] = 'late'
+  elseif c[1] == 'done' then
+    -- The same result once more: the connection broke before its worker had the answer.
+    out[#out + 1] = redis.call('HGET', call_key(id), 'result') == result and 'done' or 'late'
   elseif not holds(t, boot, epoch) then
     out[#out + 1] = 'stale'
   else

@@ -9,7 +9,12 @@
 --   missing  the ledger does not know it
 local c = redis.call('HMGET', call_key(ARGV[1]), 'state', 'worker', 'result')
 if not c[1] then return {'missing', '', ''} end
-if c[1] == 'done' then return {'done', c[2], c[3]} end
+if c[1] == 'done' then
+  -- The same question once more, because the connection broke before its producer had the answer.
+  if c[3] == ARGV[3] then return {'ended', c[2], c[3]} end
+  if c[3] == ARGV[4] then return {'started', c[2], ''} end
+  return {'done', c[2], c[3]}
+end
 local result = ARGV[3]
 if c[1] == 'started' then result = ARGV[4] end
 if result ~= '' then

@@ -1,13 +1,13 @@
 -- A worker says that it lives, what it can take, and which leases it believes to hold.
 -- KEYS[1] root of the fleet
--- ARGV 1 worker  2 boot  3 ms until the heartbeat lapses  4 ms to keep state  5 facts (JSON object: fields of the
---      worker hash)  6 number n of leases  then n pairs: trajectory, epoch
+-- ARGV 1 worker  2 boot  3 ms until the heartbeat lapses  4 ms to keep state  5 ms to keep a result
+--      6 facts (JSON object: fields of the worker hash)  7 number n of leases  then n pairs: trajectory, epoch
 -- Returns {lost, unknown, orphaned}, three lists of trajectories:
 --   lost      believed to be held, but held elsewhere or closed: drop them
 --   unknown   assigned to this worker, though it does not know of them: trajectory, epoch, ...
 --   orphaned  held, but their producer's heartbeat lapsed
-local worker, boot, ttl, keep_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local now, facts, flat = now_ms(), cjson.decode(ARGV[5]), {}
+local worker, boot, ttl, keep_ms, result_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local now, facts, flat = now_ms(), cjson.decode(ARGV[6]), {}
 for field, value in pairs(facts) do
   flat[#flat + 1] = field
   flat[#flat + 1] = tostring(value)
@@ -18,8 +18,8 @@ redis.call('HSET', worker_key(worker), 'boot', boot, unpack(flat))
 redis.call('PEXPIRE', worker_key(worker), keep_ms)
 redis.call('ZADD', workers_key(), now + ttl, worker)
 redis.call('PEXPIRE', workers_key(), keep_ms)
-local lost, unknown, orphaned, known = {}, {}, {}, {}
-for i = 7, 6 + 2 * tonumber(ARGV[6]), 2 do
+local lost, unknown, orphaned, known, ended = {}, {}, {}, {}, 0
+for i = 8, 7 + 2 * tonumber(ARGV[7]), 2 do
   local t, epoch = ARGV[i], ARGV[i + 1]
   known[t] = true
   if holds(t, boot, epoch) then
@@ -33,11 +33,15 @@ end
 for _, t in ipairs(redis.call('SMEMBERS', leases_key(worker))) do
   if not known[t] then
     local l = redis.call('HMGET', lease_key(t), 'worker', 'boot', 'epoch', 'state')
-    if l[1] == worker and l[2] == boot and l[4] ~= 'closed' then
+    if l[1] ~= worker or l[4] == 'closed' or l[4] == 'lost' then
+      redis.call('SREM', leases_key(worker), t)
+    elseif l[2] == boot then
       unknown[#unknown + 1] = t
       unknown[#unknown + 1] = l[3]
-    else
-      redis.call('SREM', leases_key(worker), t)
+    elseif ended < PASS then
+      -- The process that held it is gone: this one came up under its name before anyone recovered it.
+      lose(t, worker, 'worker ' .. worker .. ' restarted', keep_ms, result_ms)
+      ended = ended + 1
     end
   end
 end

@@ -1,6 +1,7 @@
 -- Find the lease of a trajectory, or make one, or put the trajectory in the waiting room.
 -- KEYS[1] root of the fleet
 -- ARGV 1 trajectory  2 producer  3 profile  4 sweep  5 setup (JSON)  6 room size  7 ms it may wait  8 ms to keep state
+--      9 ms to keep a result
 -- Returns {verdict, worker, boot, epoch}; verdicts:
 --   held      the lease exists and its holder is alive
 --   assigned  a slot was reserved just now
@@ -21,10 +22,13 @@ elseif l[1] then
     return {'held', l[2], l[3], l[4]}
   end
   -- The holder's heartbeat lapsed: its workspace is out of reach, and the next reply must say so.
-  want.lost = lose(t, l[2], 'worker ' .. l[2] .. ' died', keep_ms)
+  want.lost = lose(t, l[2], 'worker ' .. l[2] .. ' died', keep_ms, tonumber(ARGV[9]))
 end
 if redis.call('EXISTS', waiter_key(t)) == 1 then
   redis.call('HSET', waiter_key(t), 'producer', producer, 'until', now + tonumber(ARGV[7]))
+  redis.call('ZADD', room_key(), 'NX', now, t)
+  redis.call('PEXPIRE', room_key(), keep_ms)
+  redis.call('PEXPIRE', waiter_key(t), keep_ms)
   return {'waiting'}
 end
 local worker, served = nil, false

@@ -23,7 +23,7 @@ for i = 2, #ARGV, 4 do
   else
     verdict = 'go'
     redis.call('HSET', call_key(id), 'state', 'started', 'boot', boot, 'epoch', epoch, 'token', token)
-    redis.call('HSET', lease_key(t), 'active', now)
+    redis.call('HSET', lease_key(t), 'active', now, 'used', '1')
   end
   out[#out + 1] = verdict
   out[#out + 1] = tostring(now - tonumber(c[2] or now))

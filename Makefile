@@ -1,0 +1,42 @@
+# Every target sets up what it needs by itself. PYTHON picks the interpreter of a new environment.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+TESTS  ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */\1\t/' | expand -t 10
+
+demo: $(VENV)/ready  ## replay real trajectories through a fleet on this machine
+	@scripts/system-packages bwrap=bubblewrap
+	$(BIN)/toolfleet run examples/intercode/gpt4-fs12.jsonl --out $(or $(OUT),/tmp/toolfleet-demo.jsonl)
+	@echo "Each call's result: $(or $(OUT),/tmp/toolfleet-demo.jsonl)"
+
+test: $(VENV)/ready  ## run the whole test suite (TESTS="tests/unit -k pool" for a part)
+	@scripts/system-packages bwrap=bubblewrap redis-server=redis-server busybox=busybox-static jq=jq tree=tree git=git \
+		killall=psmisc hexdump=bsdextrautils ifconfig=net-tools
+	$(BIN)/python -m pytest $(TESTS)
+
+lint: $(VENV)/ready  ## style, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/ready  ## measure against plain Celery and a bare spawn, side by side
+	@scripts/system-packages bwrap=bubblewrap redis-server=redis-server
+	$(BIN)/python benchmarks/calls.py
+
+clean:  ## remove the environment and every cache
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+
+$(VENV)/ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "toolfleet needs Python 3.11 to 3.13: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || scripts/system-packages no-such-command=python3-venv
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,embedded,flower]'
+	@touch $@

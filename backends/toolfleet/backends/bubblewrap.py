@@ -1,0 +1,296 @@
+"""Sandboxes by bubblewrap: unprivileged namespaces on this machine, no daemon, a few milliseconds each."""
+
+import asyncio
+import contextlib
+import functools
+import os
+import secrets
+import socket
+import time
+from collections.abc import Awaitable
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from toolfleet.backends import runtime
+from toolfleet.backends.base import Capabilities, Outcome, Owner, Request, SandboxRef
+from toolfleet.backends.channel import Channel, unix
+from toolfleet.backends.local import diagnose, launch, layout, processes, records
+from toolfleet.backends.local.cgroup import MemoryCgroups
+from toolfleet.backends.local.processes import Identity
+from toolfleet.backends.local.records import Directory, Record
+from toolfleet.config.errors import BackendUnavailable, SandboxLost, SandboxStartFailed, SpecRefused
+from toolfleet.config.profile import MIB, Profile
+
+T = TypeVar("T")
+
+#: Host users of sandboxes are this number plus 24 bits of the sandbox's id: far from any real user.
+FIRST_UID = 0x60000000
+#: Seconds until a killed sandbox must be gone, cgroup and all.
+_PATIENCE = 10.0
+
+_NOTES = (
+    "Commands run as root of a user namespace in which no other user exists: chown to another user fails.",
+    "The disk limit is memory: files of a sandbox live in a tmpfs.",
+    "With network=host, abstract unix sockets of the host can be reached.",
+)
+
+
+class BubblewrapSandbox:
+    """A live sandbox; see `toolfleet.backends.base.Sandbox`."""
+
+    def __init__(self, ref: SandboxRef, channel: Channel, backend: "BubblewrapBackend") -> None:
+        self.ref = ref
+        self._channel = channel
+        self._backend = backend
+
+    async def run(self, request: Request) -> Outcome:
+        """See `toolfleet.backends.base.Sandbox.run`."""
+        return await self._channel.run(request)
+
+    async def cancel(self, call_id: str) -> bool:
+        """See `toolfleet.backends.base.Sandbox.cancel`."""
+        return await self._channel.cancel(call_id)
+
+    async def query(self, call_id: str) -> str:
+        """See `Channel.query`."""
+        return await self._channel.query(call_id)
+
+    async def claim(self, epoch: int) -> None:
+        """See `Channel.claim`."""
+        await self._channel.claim(epoch)
+
+    async def ping(self, ttl: float) -> None:
+        """See `toolfleet.backends.base.Sandbox.ping`."""
+        await self._channel.ping(ttl)
+
+    async def detach(self) -> None:
+        """See `toolfleet.backends.base.Sandbox.detach`."""
+        await self._channel.detach()
+
+    async def close(self) -> None:
+        """See `toolfleet.backends.base.Sandbox.close`."""
+        await self._channel.detach()
+        await self._backend.destroy(self.ref)
+
+
+class BubblewrapBackend:
+    """See `toolfleet.backends.base.Backend`.
+
+    Everything that exists of a sandbox is found through its directory ``<runtime_dir>/sandboxes/<id>``; several
+    processes and backends may share one ``runtime_dir``.
+    """
+
+    name = "bubblewrap"
+
+    def __init__(self, runtime_dir: Path, *, use_cgroups: bool = True) -> None:
+        self._runtime_dir = runtime_dir
+        self._root = runtime_dir / "sandboxes"
+        self._host = socket.gethostname()
+        self._use_cgroups = use_cgroups
+        self._privileged = os.geteuid() == 0
+
+    # -- Backend --------------------------------------------------------------------------------------------------
+
+    async def probe(self) -> Capabilities:
+        """See `toolfleet.backends.base.Backend.probe`. The answer is kept for the life of the process."""
+        bwrap = diagnose.find_bwrap()
+        await asyncio.to_thread(_tried_out, bwrap, FIRST_UID if self._privileged else None)
+        await asyncio.to_thread(_bundle, self._runtime_dir)
+        groups = await asyncio.to_thread(self._cgroups)
+        memory = "cgroup" if groups else "monitor"
+        notes = (
+            _NOTES if groups else (*_NOTES, "No memory cgroup can be made here: memory is checked ten times a second.")
+        )
+        return Capabilities(networks=frozenset({"none", "host"}), memory=memory, attach="host", notes=notes)
+
+    async def create(self, profile: Profile, owner: Owner) -> BubblewrapSandbox:
+        """See `toolfleet.backends.base.Backend.create`."""
+        _check(profile)
+        bwrap = diagnose.find_bwrap()
+        directory = Directory(self._root / secrets.token_hex(6))
+        ref = SandboxRef(self.name, directory.id, str(directory.socket), self._host)
+        try:
+            started = await _to_the_end(asyncio.to_thread(self._start, bwrap, profile, owner, directory))
+            channel = Channel(unix(ref.address), f"sandbox {ref.id}")
+            try:
+                await channel.open()
+            except SandboxLost as error:
+                words = started.words() or str(error)
+                kind = BackendUnavailable if diagnose.hopeless(words) else SandboxStartFailed
+                raise kind(diagnose.explain(words)) from error
+            finally:
+                started.close()
+        except launch.LaunchFailed as error:
+            await self._clean(ref)
+            kind = BackendUnavailable if diagnose.hopeless(str(error)) else SandboxStartFailed
+            raise kind(diagnose.explain(str(error))) from error
+        except OSError as error:
+            await self._clean(ref)
+            raise SandboxStartFailed(f"cannot start a sandbox: {error}") from error
+        except BaseException:
+            await self._clean(ref)
+            raise
+        return BubblewrapSandbox(ref, channel, self)
+
+    async def attach(self, ref: SandboxRef) -> BubblewrapSandbox:
+        """See `toolfleet.backends.base.Backend.attach`."""
+        channel = Channel(unix(ref.address), f"sandbox {ref.id}")
+        await channel.open()
+        return BubblewrapSandbox(ref, channel, self)
+
+    async def list(self, owner: Owner | None = None) -> "list[SandboxRef]":
+        """See `toolfleet.backends.base.Backend.list`. What a sandbox that ended by itself has left is removed."""
+        refs = []
+        for directory in await asyncio.to_thread(lambda: [*records.directories(self._root)]):
+            record = directory.read()
+            if record is None:
+                continue
+            ref = SandboxRef(self.name, directory.id, str(directory.socket), self._host)
+            if not directory.live(record):
+                await self.destroy(ref)
+            elif owner in (None, record.owner):
+                refs.append(ref)
+        return refs
+
+    async def destroy(self, ref: SandboxRef) -> None:
+        """See `toolfleet.backends.base.Backend.destroy`.
+
+        Raises:
+            SandboxLost: its processes do not end; it can be tried again.
+        """
+        directory = Directory(self._root / Path(ref.id).name)
+        record = await asyncio.to_thread(directory.read)
+        if record is not None and record.boot == processes.boot_id():
+            if not await _end(record):
+                raise SandboxLost(f"sandbox {ref.id} does not end", sent=True)
+            if record.cgroup is not None:
+                await _remove_cgroup(Path(record.cgroup))
+        await asyncio.to_thread(directory.remove)
+        processes.reap()
+
+    async def shutdown(self) -> None:
+        """See `toolfleet.backends.base.Backend.shutdown`."""
+        processes.reap()
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _start(self, bwrap: str, profile: Profile, owner: Owner, directory: Directory) -> launch.Started:
+        """Everything up to a runner that has its configuration. Blocking."""
+        processes.reap()
+        bundle = _bundle(self._runtime_dir)
+        groups = self._cgroups()
+        creator = Identity.of(os.getpid())
+        if creator is None:
+            raise OSError("/proc does not show this process")
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.path.mkdir(mode=0o700)
+        path = groups.path(directory.id) if groups else None
+        record = Record(
+            owner,
+            profile.spec_hash,
+            time.time(),
+            processes.boot_id(),
+            creator,
+            cgroup=None if path is None else str(path),
+        )
+        directory.write(record)
+        if groups:
+            groups.create(directory.id, (profile.memory_mib + profile.disk_mib) * MIB)
+        plan = self._plan(bwrap, profile, directory, bundle, groups)
+        with directory.listen() as listener:
+            started = launch.launch(plan, listener)
+        try:
+            directory.write(replace(record, runner=started.runner, monitor=started.monitor))
+        except BaseException:
+            launch.undo(started)
+            raise
+        return started
+
+    def _plan(
+        self, bwrap: str, profile: Profile, directory: Directory, bundle: runtime.Bundle, groups: MemoryCgroups | None
+    ) -> launch.Plan:
+        rootfs = None if profile.rootfs is None else Path(profile.rootfs)
+        view = layout.view(profile, bundle.path, None if self._privileged else rootfs)
+        return launch.Plan(
+            bwrap=bwrap,
+            arguments=[*layout.namespaces(profile.network), *view],
+            runtime=layout.RUNTIME,
+            bundle=bundle,
+            config=layout.config(profile, monitor=groups is None),
+            uid=FIRST_UID + int(directory.id[:6], 16) if self._privileged else None,
+            cgroups=groups,
+            cgroup=groups.path(directory.id) if groups else None,
+            rootfs=rootfs if self._privileged else None,
+        )
+
+    def _cgroups(self) -> MemoryCgroups | None:
+        return _found_cgroups() if self._use_cgroups else None
+
+    async def _clean(self, ref: SandboxRef) -> None:
+        with contextlib.suppress(SandboxLost):
+            await _to_the_end(self.destroy(ref))
+
+
+def _check(profile: Profile) -> None:
+    """Refuse what cannot be enforced or cannot work."""
+    if any("\0" in value for value in profile.env.values()):
+        raise SpecRefused("an environment variable of the profile holds a NUL byte")
+    if profile.rootfs is None:
+        return
+    rootfs = Path(profile.rootfs)
+    if not rootfs.is_dir():
+        raise SpecRefused(f"the rootfs {rootfs} is not a directory")
+    shells = ("bin/sh", "usr/bin/sh", "bin/bash", "usr/bin/bash")
+    if not any(os.path.lexists(rootfs / shell) for shell in shells):
+        raise SpecRefused(f"the rootfs {rootfs} has no shell: none of {', '.join(shells)} is there")
+
+
+async def _to_the_end(work: Awaitable[T]) -> T:
+    """Wait for ``work`` even when cancelled meanwhile, so that what it makes can be cleaned up afterwards."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with contextlib.suppress(BaseException):
+                await asyncio.wait({task})
+        if not task.cancelled() and task.exception() is None and isinstance(made := task.result(), launch.Started):
+            made.close()
+        raise
+
+
+async def _end(record: Record) -> bool:
+    """Kill the processes of a sandbox and wait for their end."""
+    if record.runner is not None and not await processes.wait(record.runner, _PATIENCE, kill=True):
+        return False
+    if record.monitor is None:
+        return True
+    # The monitor ends by itself once it has collected the runner; killed before, it would leave a zombie to init.
+    if await processes.wait(record.monitor, 1.0, kill=False):
+        return True
+    return await processes.wait(record.monitor, _PATIENCE, kill=True)
+
+
+async def _remove_cgroup(path: Path) -> None:
+    """Remove a cgroup whose processes are ending."""
+    until = time.monotonic() + _PATIENCE
+    while not MemoryCgroups.remove(path):
+        if time.monotonic() > until:
+            raise SandboxLost(f"the cgroup {path} is still in use", sent=True)
+        await asyncio.sleep(0.002)
+
+
+@functools.cache
+def _tried_out(bwrap: str, uid: int | None) -> None:
+    diagnose.try_out(bwrap, uid)
+
+
+@functools.cache
+def _bundle(runtime_dir: Path) -> runtime.Bundle:
+    return runtime.ensure(runtime_dir)
+
+
+@functools.cache
+def _found_cgroups() -> MemoryCgroups | None:
+    return MemoryCgroups.find()

@@ -1,0 +1,112 @@
+"""What a bubblewrap sandbox looks like: bubblewrap's arguments, and the files and links that the runner adds.
+
+bubblewrap makes the namespaces and an outer view that holds the interpreter at ``/runtime`` and the future root at
+``/newroot``; the runner does the rest (``toolfleet.backends.runner.enter``).
+"""
+
+import os
+from pathlib import Path
+
+from toolfleet.backends.runner.config import MIB, Config
+from toolfleet.config.profile import Profile
+
+#: Where the outer view holds the interpreter bundle.
+RUNTIME = "/runtime"
+
+#: Until the first ping: seconds that a runner lives without hearing from a worker.
+FIRST_TTL = 60.0
+
+#: Files of the host that programs under ``/usr`` expect; none of them holds a secret or names the host.
+_ETC = ("alternatives", "ld.so.cache", "mime.types", "protocols", "services", "ssl/certs", "ssl/openssl.cnf", "perl")
+_TOP_LEVEL = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+
+#: What the runner needs to assemble the root and then to give all of it up.
+_CAPABILITIES = ("SYS_ADMIN", "SYS_RESOURCE", "SETPCAP", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL")
+
+_FILES = {
+    "/etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+    "/etc/group": "root:x:0:\nnogroup:x:65534:\n",
+    "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
+}
+_HOSTS = "127.0.0.1 localhost sandbox\n::1 localhost\n"
+
+
+def namespaces(network: str) -> list[str]:
+    """bubblewrap's arguments for isolation, without any file system."""
+    arguments = ["--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
+    if network == "none":
+        arguments.append("--unshare-net")
+    arguments += ["--clearenv", "--as-pid-1", "--uid", "0", "--gid", "0", "--hostname", "sandbox"]
+    for name in _CAPABILITIES:
+        arguments += ["--cap-add", f"CAP_{name}"]
+    return arguments
+
+
+def view(profile: Profile, bundle: Path, lower: Path | None) -> list[str]:
+    """bubblewrap's arguments for the outer view; ``lower`` is a root filesystem to bind, when there is one to bind."""
+    arguments = ["--ro-bind", str(bundle), RUNTIME]
+    if profile.rootfs is None:
+        return [*arguments, "--tmpfs", "/newroot", *_host_base("/newroot"), *_kernel_mounts("/newroot")]
+    base = ["--ro-bind", str(lower), "/lower"] if lower else ["--dir", "/lower"]
+    return [*arguments, *base, "--dir", "/scratch", "--dir", "/newroot", *_kernel_mounts("/stage")]
+
+
+def _host_base(root: str) -> list[str]:
+    arguments = ["--ro-bind", "/usr", f"{root}/usr"]
+    for name in _TOP_LEVEL:
+        if os.path.isdir(f"/{name}") and not os.path.islink(f"/{name}"):
+            arguments += ["--ro-bind", f"/{name}", f"{root}/{name}"]
+    for name in _ETC:
+        if os.path.exists(f"/etc/{name}"):
+            arguments += ["--ro-bind", f"/etc/{name}", f"{root}/etc/{name}"]
+    return arguments
+
+
+def _kernel_mounts(root: str) -> list[str]:
+    # /dev is a file system of its own, outside the disk limit: only its shm, which gets a limit, stays writable.
+    return [
+        "--proc",
+        f"{root}/proc",
+        "--dev",
+        f"{root}/dev",
+        "--tmpfs",
+        f"{root}/dev/shm",  # noqa: S108 - in the sandbox
+        "--remount-ro",
+        f"{root}/dev",
+    ]
+
+
+def config(profile: Profile, *, monitor: bool) -> Config:
+    """What the runner of a sandbox of this profile is told."""
+    files = {"/etc/hosts": _HOSTS, "/etc/hostname": "sandbox\n"} if profile.network == "none" else _host_network_files()
+    on_host = profile.rootfs is None
+    return Config(
+        disk=profile.disk_mib * MIB,
+        memory=profile.memory_mib * MIB,
+        pids=profile.pids,
+        ttl=FIRST_TTL,
+        workdir=profile.workdir,
+        env=dict(profile.env),
+        overlay=not on_host,
+        files=files,
+        defaults=_FILES,
+        links=_host_links() if on_host else {},
+        monitor=monitor,
+    )
+
+
+def _host_links() -> dict[str, str]:
+    links = {f"/{name}": os.readlink(f"/{name}") for name in _TOP_LEVEL if os.path.islink(f"/{name}")}
+    if os.path.exists("/usr/lib/os-release"):
+        links["/etc/os-release"] = "../usr/lib/os-release"
+    return links
+
+
+def _host_network_files() -> dict[str, str]:
+    files = {}
+    for path in ("/etc/hosts", "/etc/resolv.conf"):
+        try:
+            files[path] = Path(path).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            files[path] = ""
+    return files

@@ -1,0 +1,45 @@
+"""The memory limit, by cgroup and by the runner's own monitor."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from toolfleet.backends.base import Owner
+from toolfleet.backends.bubblewrap import BubblewrapBackend
+from toolfleet.config.profile import Profile
+
+if TYPE_CHECKING:
+    from integration.backends.conftest import Box
+
+PIECE = "x=$(head -c 9000000 /dev/zero | tr '\\0' x); sleep 30"
+CROWD = f'for i in 1 2 3 4 5 6 7 8 9 10; do bash -c "{PIECE}" & done; wait -n; exit $?'
+HOG = "x=0123456789; while :; do x=$x$x; done"
+
+
+@pytest.fixture(params=["cgroup", "monitor"])
+async def small(request: pytest.FixtureRequest, runtime_dir: Path, box: "Box") -> AsyncIterator["Box"]:
+    """A sandbox of 64 MiB, under each mechanism."""
+    backend = BubblewrapBackend(runtime_dir, use_cgroups=request.param == "cgroup")
+    if (await backend.probe()).memory != request.param:
+        pytest.skip("no memory cgroup can be made here")
+    small = type(box)(await backend.create(Profile(memory_mib=64, disk_mib=8), Owner("f", "w")))
+    yield small
+    await small.sandbox.close()
+
+
+async def test_a_command_over_the_limit_is_killed_and_told_so(small: "Box") -> None:
+    """Exit code 137 and the reason; the runner lives, and the next command is not blamed."""
+    hog = await small.sh(HOG, timeout=30)
+    if b"cannot allocate" in hog.stderr:  # the monitor's second line, a limit on each process, was faster
+        hog = await small.sh(CROWD, timeout=30)
+    assert (hog.exit_code, hog.error) == (137, "Killed for memory: the sandbox may use 64 MiB")
+    killed = await small.sh("kill -9 $$")
+    assert (killed.exit_code, killed.error) == (137, None)
+    assert await small.text("echo on") == "on"
+
+
+async def test_many_small_processes_are_held_together(small: "Box") -> None:
+    """The limit is on their sum."""
+    assert (await small.sh(CROWD, timeout=30)).exit_code == 137

@@ -1,0 +1,51 @@
+"""The wire format."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolfleet.backends.runner.frames import MAX_BODY, MAX_HEADER, Decoder, FrameError, encode, encode_parts
+
+HEADERS = st.dictionaries(st.text(), st.none() | st.integers() | st.text() | st.lists(st.text()))
+
+
+@given(st.lists(st.tuples(HEADERS, st.binary())), st.integers(1, 50))
+def test_frames_survive_any_way_of_cutting_the_stream(frames: list[tuple[dict[str, object], bytes]], step: int) -> None:
+    """Whatever they hold and however the bytes arrive."""
+    stream = b"".join(encode(header, body) for header, body in frames)
+    decoder = Decoder()
+    pieces = (stream[start : start + step] for start in range(0, len(stream), step))
+    assert list(itertools.chain.from_iterable(decoder.feed(piece) for piece in pieces)) == frames
+
+
+def test_text_that_is_not_unicode_survives() -> None:
+    """Lone surrogates stand for the bytes of odd file names."""
+    header = {"path": b"\xff\xfe".decode("utf-8", "surrogateescape")}
+    assert list(Decoder().feed(encode(header))) == [(header, b"")]
+
+
+def test_a_frame_that_is_too_large_is_not_made() -> None:
+    """The other side would hang up."""
+    with pytest.raises(FrameError):
+        encode({"x": "x" * MAX_HEADER})
+    with pytest.raises(FrameError):
+        encode({}, b"x" * (MAX_BODY + 1))
+
+
+@pytest.mark.parametrize("size", [0, 1, MAX_BODY, MAX_BODY + 1, 3 * MAX_BODY])
+def test_long_content_travels_in_parts(size: int) -> None:
+    """All but the last are marked, and together they are the content."""
+    body = bytes(size)
+    frames = [next(Decoder().feed(part)) for part in encode_parts({"rid": 7, "end": 1}, body)]
+    assert b"".join(part for _, part in frames) == body
+    assert [header for header, _ in frames[:-1]] == [{"rid": 7, "part": True}] * (len(frames) - 1)
+    assert frames[-1][0] == {"rid": 7, "end": 1}
+
+
+@pytest.mark.parametrize("noise", [b"GET / HT", b"\0\0\0\2\0\0\0\0[]", b"\0\0\0\1\0\0\0\0{", b"\xff" * 8])
+def test_noise_is_an_error(noise: bytes) -> None:
+    """Nothing is guessed."""
+    with pytest.raises(FrameError):
+        list(Decoder().feed(noise))
