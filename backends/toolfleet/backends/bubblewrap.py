@@ -19,7 +19,7 @@ from toolfleet.backends.local import diagnose, launch, layout, processes, record
 from toolfleet.backends.local.cgroup import MemoryCgroups
 from toolfleet.backends.local.processes import Identity
 from toolfleet.backends.local.records import Directory, Record
-from toolfleet.config.errors import BackendUnavailable, SandboxLost, SandboxStartFailed, SpecRefused
+from toolfleet.config.errors import BackendUnavailable, SandboxLost, SandboxStartFailed
 from toolfleet.config.profile import MIB, Profile
 
 T = TypeVar("T")
@@ -106,7 +106,7 @@ class BubblewrapBackend:
 
     async def create(self, profile: Profile, owner: Owner) -> BubblewrapSandbox:
         """See `toolfleet.backends.base.Backend.create`."""
-        _check(profile)
+        layout.check(profile)
         bwrap = diagnose.find_bwrap()
         directory = Directory(self._root / secrets.token_hex(6))
         ref = SandboxRef(self.name, directory.id, str(directory.socket), self._host)
@@ -232,20 +232,6 @@ class BubblewrapBackend:
             await _to_the_end(self.destroy(ref))
 
 
-def _check(profile: Profile) -> None:
-    """Refuse what cannot be enforced or cannot work."""
-    if any("\0" in value for value in profile.env.values()):
-        raise SpecRefused("an environment variable of the profile holds a NUL byte")
-    if profile.rootfs is None:
-        return
-    rootfs = Path(profile.rootfs)
-    if not rootfs.is_dir():
-        raise SpecRefused(f"the rootfs {rootfs} is not a directory")
-    shells = ("bin/sh", "usr/bin/sh", "bin/bash", "usr/bin/bash")
-    if not any(os.path.lexists(rootfs / shell) for shell in shells):
-        raise SpecRefused(f"the rootfs {rootfs} has no shell: none of {', '.join(shells)} is there")
-
-
 async def _to_the_end(work: Awaitable[T]) -> T:
     """Wait for ``work`` even when cancelled meanwhile, so that what it makes can be cleaned up afterwards."""
     task = asyncio.ensure_future(work)
@@ -286,8 +272,16 @@ def _tried_out(bwrap: str, uid: int | None) -> None:
     diagnose.try_out(bwrap, uid)
 
 
-@functools.cache
 def _bundle(runtime_dir: Path) -> runtime.Bundle:
+    bundle = _ensured(runtime_dir)
+    if not bundle.path.exists():  # somebody has tidied up
+        _ensured.cache_clear()
+        bundle = _ensured(runtime_dir)
+    return bundle
+
+
+@functools.cache
+def _ensured(runtime_dir: Path) -> runtime.Bundle:
     return runtime.ensure(runtime_dir)
 
 

@@ -5,6 +5,7 @@ it links to, and exactly those modules of the standard library that the runner i
 its own loader it runs on any root filesystem, or on none, and every user may read it.
 """
 
+import contextlib
 import hashlib
 import os
 import py_compile
@@ -14,6 +15,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,19 +23,32 @@ from toolfleet.config.errors import BackendUnavailable
 
 #: Seconds that any step of building a bundle may take.
 _PATIENCE = 60
+#: Seconds after which a bundle that nobody has asked for is removed.
+_UNUSED = 14 * 24 * 3600.0
 
 _ENTRY = "from toolfleet.backends.runner.main import main; main()"
 _RUNNER = Path(__file__).parent / "runner"
 _PACKAGE = "toolfleet/backends/runner"
+#: Prints the files of all modules that the runner imports: those found while it does so, and those there before.
+#: ``sys.modules`` alone is not enough, for a module may put another one in its own place.
 _DISCOVER = """
 import sys
+from importlib.machinery import PathFinder
+
+class Recorder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None:
+            found.add(spec.origin)
+        return spec
+
+found = {getattr(module, "__file__", None) for module in sys.modules.values()}
+sys.meta_path.insert(0, Recorder)
 sys.path.insert(0, sys.argv[1])
 from toolfleet.backends.runner import main, preload
 preload.preload()
-for name, module in sorted(sys.modules.items()):
-    path = getattr(module, "__file__", None)
-    if path and not name.startswith(("toolfleet", "__main__")):
-        print(path)
+print(*sorted(file for file in found if file and not file.startswith(sys.argv[1])), sep="\\n")
 """
 
 
@@ -66,7 +81,10 @@ def ensure(runtime_dir: Path) -> Bundle:
             path = root / key
             if not path.exists():
                 _build(root, path)
+                _prune(root)
             _check_trust(path)
+            with contextlib.suppress(OSError):  # another worker's bundle, which it keeps fresh itself
+                os.utime(path)
             return Bundle(path, static=not (path / "lib/loader").exists())
         except (OSError, _Untrusted) as error:
             errors.append(f"{root}: {error}")
@@ -132,6 +150,15 @@ def _build(root: Path, path: Path) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def _prune(root: Path) -> None:
+    """Remove bundles that no worker has started with for long: those of former versions."""
+    oldest = time.time() - _UNUSED
+    for path in root.iterdir():
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime < oldest:
+                shutil.rmtree(path, ignore_errors=True)
+
+
 def _fill(target: Path) -> None:
     stdlib = Path(os.__file__).parent
     into = target / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -162,9 +189,8 @@ def _modules() -> list[Path]:
     """The files of all modules that the runner imports."""
     command = [str(_interpreter()), "-I", "-S", "-X", "utf8", "-c", _DISCOVER, str(_RUNNER.parents[2])]
     listing = _output(command)
-    found = [Path(line) for line in listing.splitlines()]
-    # Frozen into the interpreter, yet the interpreter looks for this file to find its library.
-    return [*found, Path(os.__file__)] if Path(os.__file__) not in found else found
+    # Modules frozen into the interpreter have files too: it looks for that of ``os`` to find its library.
+    return [Path(line) for line in {*listing.splitlines(), os.__file__} if Path(line).is_file()]
 
 
 def _loader(binary: Path) -> Path | None:

@@ -14,6 +14,9 @@ from toolfleet.config.errors import RedisUnavailable, RedisUnsupported, Settings
 #: The oldest Redis that has every command the scripts use. Valkey reports a version above it.
 OLDEST = (6, 2)
 
+#: Connections of one client at most; who finds all of them busy waits its turn.
+CONNECTIONS = 16
+
 #: What redis-py raises when the server cannot be reached or is not ready to serve.
 OUTAGES = (
     redis.exceptions.ConnectionError,
@@ -38,19 +41,21 @@ def client(url: str, *, retries: int = 6) -> redis.asyncio.Redis:
     Raises:
         SettingsError: the URL is not one of Redis.
     """
-    backoff = ExponentialWithJitterBackoff(base=0.05, cap=1.0)
     # Above the 5 s that a reader of the reply stream blocks; a connection that died in silence is noticed after it.
-    options: dict[str, Any] = {"socket_connect_timeout": 5, "socket_timeout": 15}
-    if not url.startswith("unix"):
-        options["socket_keepalive"] = True
+    timeouts = {"socket_connect_timeout": 5, "socket_timeout": 15}
+    keepalive: dict[str, object] = {} if urlsplit(url).scheme == "unix" else {"socket_keepalive": True}
     try:
-        return redis.asyncio.Redis.from_url(url, retry=Retry(backoff, retries), **options)
-    except ValueError:
-        # The parser's own words may quote a part of the password.
-        hint = (
-            "write redis://, rediss:// or unix://, a port up to 65535, and %-encode the password's special characters"
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
+            url,
+            max_connections=CONNECTIONS,
+            timeout=None,
+            retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), retries),
+            **timeouts,
+            **keepalive,
         )
-        raise SettingsError(f"redis_url {redacted(url)} is not an address of Redis: {hint}") from None
+    except ValueError as error:
+        raise SettingsError(f"redis_url {redacted(url)}: {error}") from None
+    return redis.asyncio.Redis.from_pool(pool)
 
 
 async def check(connection: redis.asyncio.Redis, url: str, patience: float = 10.0) -> str:

@@ -16,7 +16,7 @@ from toolfleet.config import connection, contract
 from toolfleet.config.celery_app import make_app
 from toolfleet.config.connection import OUTAGES
 from toolfleet.config.contract import Setup, Status, ToolCall, ToolResult, ended, new_id
-from toolfleet.config.errors import FleetClosed, InvalidCall, PayloadTooLarge, TrajectoryClosed
+from toolfleet.config.errors import FleetClosed, InvalidArguments, InvalidCall, PayloadTooLarge, TrajectoryClosed
 from toolfleet.config.settings import Settings, load
 from toolfleet.config.state import FleetState, Holder
 from toolfleet.producer.embedded import EmbeddedFleet
@@ -37,7 +37,7 @@ MOVED = Moved()
 class Fleet:
     """A connection to a fleet. Use it as ``async with Fleet.connect() as fleet``.
 
-    One producer holds two Redis connections and one thread, however many calls it awaits.
+    One producer holds a few Redis connections and one thread, however many calls it awaits.
     """
 
     def __init__(self, settings: Settings, embedded: EmbeddedFleet | None = None) -> None:
@@ -323,7 +323,11 @@ class Fleet:
 
 
 def _body(call: ToolCall, limit: int) -> str:
-    body = call.model_dump_json()
+    try:
+        body = call.model_dump_json()
+    except ValueError as error:
+        # A lone surrogate, as a model's broken escape leaves it, has no UTF-8.
+        raise InvalidArguments(f"arguments of {call.name} cannot be written as JSON: {error}") from None
     if len(body) > limit:
         raise PayloadTooLarge(f"call {call.call_id} has {len(body)} bytes of JSON; max_payload allows {limit}")
     return body

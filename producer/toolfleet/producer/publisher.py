@@ -9,13 +9,13 @@ from typing import Any
 from celery import Celery
 from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
 from toolfleet.config import keys
 from toolfleet.config.celery_app import ACCEPT
 from toolfleet.config.coalesce import Coalescer
 from toolfleet.config.connection import OUTAGES
 from toolfleet.config.contract import ToolCall, new_id
+from toolfleet.config.patience import persist
 from toolfleet.config.state import FleetState, Holder
 
 #: A call whose JSON is longer travels by its id; the worker reads it from the ledger.
@@ -84,24 +84,15 @@ class Publisher:
         return verdicts
 
     async def _enter(self, calls: list[tuple[ToolCall, Holder, str]]) -> list[str]:
-        async for attempt in self._retrying(*OUTAGES):
-            with attempt:
-                return await self._state.submit(self._producer, calls)
-        raise AssertionError("unreachable: the last attempt returns or raises")
+        return await persist(lambda: self._state.submit(self._producer, calls), self._patience)
 
     async def _publish(self, worker: str, items: list[dict[str, Any]]) -> None:
         loop = asyncio.get_running_loop()
-        async for attempt in self._retrying(OperationalError, *OUTAGES):
-            with attempt:
-                await loop.run_in_executor(self._thread, self._publish_blocking, worker, items)
 
-    def _retrying(self, *transient: type[BaseException]) -> AsyncRetrying:
-        return AsyncRetrying(
-            retry=retry_if_exception_type(transient),
-            wait=wait_exponential_jitter(initial=0.1, max=2.0, jitter=0.1),
-            stop=stop_after_delay(self._patience),
-            reraise=True,
-        )
+        async def publish() -> None:
+            await loop.run_in_executor(self._thread, self._publish_blocking, worker, items)
+
+        await persist(publish, self._patience, (OperationalError, *OUTAGES))
 
     def _publish_blocking(self, worker: str, items: list[dict[str, Any]]) -> None:
         if self._kombu is None:

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from pydantic import ValidationError
+
 from toolfleet.config.contract import Setup, ToolCall, ToolResult, new_id
-from toolfleet.config.errors import FleetSaturated, NoWorkerForProfile, TrajectoryClosed
+from toolfleet.config.errors import FleetSaturated, InvalidCall, NoWorkerForProfile, TrajectoryClosed
 from toolfleet.config.state import Holder, Route
 
 if TYPE_CHECKING:
@@ -66,19 +68,24 @@ class Trajectory:
             TrajectoryClosed: the trajectory takes no more calls.
             FleetSaturated: no slot became free in time.
             NoWorkerForProfile: no worker serves the profile.
+            InvalidCall: it can never run, e.g. because its arguments have no JSON.
             PayloadTooLarge: the call is larger than the setting ``max_payload``.
         """
         self.check_open()
-        call = ToolCall(
-            call_id=call_id or new_id("call"),
-            trajectory_id=self.id,
-            name=name,
-            arguments=arguments if isinstance(arguments, str) else dict(arguments),
-            timeout=timeout,
-            parallel=parallel,
-            producer=self._fleet.producer_id,
-            profile=self.profile,
-        )
+        try:
+            call = ToolCall(
+                call_id=call_id or new_id("call"),
+                trajectory_id=self.id,
+                name=name,
+                arguments=arguments if isinstance(arguments, str) else dict(arguments),
+                timeout=timeout,
+                parallel=parallel,
+                producer=self._fleet.producer_id,
+                profile=self.profile,
+            )
+        except ValidationError as error:
+            wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
+            raise InvalidCall(f"this call cannot be made: {wrong}") from None
         return await self._fleet.execute(self, call)
 
     async def terminal(self, command: str, *, timeout: float | None = None, workdir: str | None = None) -> ToolResult:

@@ -103,6 +103,22 @@ async def test_nothing_escapes_the_deadline(box: "Box", command: str) -> None:
     assert await box.commands() == []
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["env -i setsid sleep 6008 & wait", "(env -i sleep 6009 &); sleep 6010", "(setsid sleep 6011 &); sleep 6012"],
+    ids=["descendant", "session", "mark"],
+)
+async def test_a_kill_finds_the_tree_beside_other_calls_and_spares_them(box: "Box", command: str) -> None:
+    """By descent, by session, or by mark; orphans without a mark count only where no other call could own them."""
+    other = asyncio.create_task(box.sh("setsid sleep 5007; echo spared", call_id="other"))
+    assert (await box.sh(command, timeout=0.3)).exit_code == 124
+    left = await box.commands()
+    assert [line for line in left if "sleep 60" in line] == []
+    assert [line for line in left if line == "sleep 5007"] != []
+    await box.text("pkill -f '^sleep 5007'")
+    assert (await other).stdout == b"spared\n"
+
+
 async def test_cancel_kills_a_running_call(box: "Box") -> None:
     """Exit code 130, with what it had printed; a call that does not run cannot be cancelled."""
     running = asyncio.create_task(box.sh("echo begun; sleep 5005", call_id="c"))

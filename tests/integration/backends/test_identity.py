@@ -12,9 +12,9 @@ from toolfleet.backends.channel import Channel, Fenced, unix
 from toolfleet.config.errors import InvalidArguments, SandboxLost
 
 if TYPE_CHECKING:
-    from toolfleet.backends.bubblewrap import BubblewrapBackend
-
     from integration.backends.conftest import Box
+
+    from toolfleet.backends.bubblewrap import BubblewrapBackend
 
 
 async def test_a_repeated_call_runs_once(box: "Box") -> None:

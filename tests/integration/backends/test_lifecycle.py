@@ -1,6 +1,7 @@
 """Sandboxes from creation to the last trace of them."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -145,10 +146,8 @@ async def test_a_cancelled_creation_leaves_nothing(backend: BubblewrapBackend) -
         creation = asyncio.create_task(backend.create(Profile(), ME))
         await asyncio.sleep(milliseconds / 1000)
         creation.cancel()
-        try:
+        with contextlib.suppress(asyncio.CancelledError):
             await (await creation).close()
-        except asyncio.CancelledError:
-            pass
         assert await backend.list() == []
         assert list(backend._root.iterdir()) == []
 
@@ -231,7 +230,7 @@ async def test_without_bubblewrap_the_probe_says_how_to_install_it(
     monkeypatch.setenv("PATH", "/nowhere")
     for attempt in (backend.probe, lambda: backend.create(Profile(), ME)):
         with pytest.raises(BackendUnavailable, match="Install the package bubblewrap"):
-            await attempt()  # type: ignore[operator]
+            await attempt()
 
 
 async def test_the_probe_tells_what_holds_the_limits(backend: BubblewrapBackend) -> None:

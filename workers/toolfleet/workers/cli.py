@@ -50,7 +50,16 @@ def worker(name: str | None, slots: int | None, loglevel: str, events: bool) -> 
     logging.basicConfig(level=loglevel.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     from toolfleet.workers.app import app, lifecycle
 
-    arguments = ["--quiet", "worker", "--pool", "solo", "--hostname", f"{lifecycle.worker_id}@%h", "--loglevel", loglevel]
+    arguments = [
+        "--quiet",
+        "worker",
+        "--pool",
+        "solo",
+        "--hostname",
+        f"{lifecycle.worker_id}@%h",
+        "--loglevel",
+        loglevel,
+    ]
     arguments += ["--without-gossip", "--without-mingle", *(["--events"] if events else [])]
     app.worker_main(arguments)
 

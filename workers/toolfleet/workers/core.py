@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
-
 from toolfleet.backends.base import Owner
 from toolfleet.config import connection
 from toolfleet.config.coalesce import Coalescer
 from toolfleet.config.connection import OUTAGES
 from toolfleet.config.contract import ToolCall, new_id
+from toolfleet.config.patience import persist
 from toolfleet.config.settings import Settings
 from toolfleet.config.state import Finished, FleetState, Holder
 from toolfleet.workers.events import EventLog
@@ -199,14 +198,7 @@ class Core:
 
     async def _finish_batch(self, results: Sequence[Finished]) -> list[str]:
         # A result is worth waiting for: only a lease that certainly lapsed makes it worthless.
-        patience = 3 * self.settings.lease_ttl
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type(OUTAGES),
-            wait=wait_exponential_jitter(initial=0.1, max=1.0, jitter=0.1),
-            stop=stop_after_delay(patience),
-            reraise=True,
-        )
-        return await retrying(self.state.finish, self.boot, results)
+        return await persist(lambda: self.state.finish(self.boot, results), 3 * self.settings.lease_ttl)
 
     # -- endings
 
@@ -215,14 +207,8 @@ class Core:
         if lease.sandbox is not None:
             await self.pool.destroy(lease.sandbox)
         if release:
-            async for attempt in AsyncRetrying(
-                retry=retry_if_exception_type(OUTAGES),
-                wait=wait_exponential_jitter(initial=0.1, max=2.0),
-                stop=stop_after_delay(3 * self.settings.lease_ttl),
-                reraise=True,
-            ):
-                with attempt:
-                    await self.state.release(lease.trajectory_id, Holder(self.worker_id, self.boot, lease.epoch))
+            holder = Holder(self.worker_id, self.boot, lease.epoch)
+            await persist(lambda: self.state.release(lease.trajectory_id, holder), 3 * self.settings.lease_ttl)
         self.leases.remove(lease)
         self.prewarmer.wake()
 

@@ -5,7 +5,6 @@ stops consuming, calls in flight finish, producers are told about the rest, sand
 """
 
 import asyncio
-import uvloop
 import logging
 import secrets
 import socket
@@ -14,6 +13,7 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+import uvloop
 from celery import Celery, signals
 from celery.events import EventDispatcher
 from celery.worker.control import control_command

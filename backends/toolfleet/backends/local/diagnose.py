@@ -13,29 +13,40 @@ from toolfleet.config.errors import BackendUnavailable
 OLDEST = (0, 4, 0)
 _PATIENCE = 20
 
+#: Patterns of last words, what they mean, and whether another try may end better. The first match counts.
 _CAUSES = (
+    (
+        r"Resource temporarily unavailable|No space left on device|Cannot allocate memory",
+        "The machine is out of processes, namespaces or memory: see ulimit -u and sysctl user.max_user_namespaces.",
+        True,
+    ),
     (
         r"[Nn]o permissions to creat.* new namespace|Creating new namespace failed|clone.*not permitted",
         (
             "This machine forbids user namespaces. {sysctls}In a container, start it with "
             "--security-opt seccomp=unconfined --security-opt systempaths=unconfined."
         ),
+        False,
     ),
     (
         r"setting up uid map|uid map",
         "A security policy (AppArmor?) keeps bubblewrap from mapping users. {sysctls}",
+        False,
     ),
     (
         r"[Cc]an't mount proc|mount proc",
         "The container hides parts of /proc: start it with --security-opt systempaths=unconfined.",
+        False,
     ),
     (
         r"[Uu]nknown option",
         "bubblewrap is too old: install version 0.4 or later.",
+        False,
     ),
     (
-        r"Resource temporarily unavailable|No space left on device",
-        "The machine is out of processes or of namespaces: see sysctl user.max_user_namespaces and ulimit -u.",
+        r"mount overlay",
+        "A profile with rootfs needs Linux 5.11 or later, and tmpfs with user xattrs (6.6) to delete from its base.",
+        False,
     ),
 )
 _SYSCTLS = {
@@ -84,7 +95,7 @@ def try_out(bwrap: str, uid: int | None) -> None:
 
 def explain(words: str) -> str:
     """bubblewrap's or the runner's last words, with the cause and the remedy when they are known."""
-    for pattern, advice in _CAUSES:
+    for pattern, advice, _ in _CAUSES:
         if re.search(pattern, words):
             return (
                 f"bubblewrap cannot start a sandbox: {words[-1000:]} {advice.format(sysctls=_guilty_sysctls())}".strip()
@@ -94,7 +105,7 @@ def explain(words: str) -> str:
 
 def hopeless(words: str) -> bool:
     """Whether the cause is a property of the machine that another try would meet again."""
-    return any(re.search(pattern, words) for pattern, _ in _CAUSES[:-1])
+    return next((not temporary for pattern, _, temporary in _CAUSES if re.search(pattern, words)), False)
 
 
 def _guilty_sysctls() -> str:

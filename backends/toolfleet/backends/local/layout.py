@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from toolfleet.backends.runner.config import MIB, Config
+from toolfleet.config.errors import SpecRefused
 from toolfleet.config.profile import Profile
 
 #: Where the outer view holds the interpreter bundle.
@@ -29,6 +30,24 @@ _FILES = {
     "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
 }
 _HOSTS = "127.0.0.1 localhost sandbox\n::1 localhost\n"
+
+
+def check(profile: Profile) -> None:
+    """Refuse what cannot be enforced or cannot work.
+
+    Raises:
+        SpecRefused: the message says what is wrong with the profile.
+    """
+    if any("\0" in value for value in profile.env.values()):
+        raise SpecRefused("an environment variable of the profile holds a NUL byte")
+    if profile.rootfs is None:
+        return
+    rootfs = Path(profile.rootfs)
+    if not rootfs.is_dir():
+        raise SpecRefused(f"the rootfs {rootfs} is not a directory")
+    shells = ("bin/sh", "usr/bin/sh", "bin/bash", "usr/bin/bash")
+    if not any(os.path.lexists(rootfs / shell) for shell in shells):
+        raise SpecRefused(f"the rootfs {rootfs} has no shell: none of {', '.join(shells)} is there")
 
 
 def namespaces(network: str) -> list[str]:

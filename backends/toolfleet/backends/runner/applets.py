@@ -14,8 +14,6 @@ sha256 = importlib.import_module("_sha2" if sys.version_info >= (3, 12) else "_s
 
 #: Bytes read and looked at in one go.
 CHUNK = 1024 * 1024
-#: Bytes of the lines that one `read` returns at most, whatever the request asks for.
-MAX_READ = 64 * 1024 * 1024
 #: How far behind the wanted lines `read` still counts lines, in bytes.
 COUNT_AHEAD = 64 * 1024 * 1024
 
@@ -58,7 +56,7 @@ def read(out: int, path: bytes, offset: int, limit: int | None, max_bytes: int) 
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         return {"error": f"Not a file: {path.decode(errors='backslashreplace')}"}
-    return _Lines(fd, out, offset, limit, min(max_bytes, MAX_READ)).copy() | {"size": status.st_size}
+    return _Lines(fd, out, offset, limit, max_bytes).copy() | {"size": status.st_size}
 
 
 class _Lines:

@@ -22,6 +22,8 @@ _BASE_ENV = {
 
 #: Bytes of a file that `read` returns when the request names no number.
 DEFAULT_READ = 1024 * 1024
+#: Bytes that one `read` returns at most, whatever the request asks for.
+MAX_READ = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,8 @@ class Starter:
         if work.kind == "read":
             offset = _number(work.args, "offset", 1) or 1
             limit = _number(work.args, "limit", None)
-            most = _number(work.args, "max_bytes", DEFAULT_READ) or 0
+            # What is read passes through the runner's memory, a few copies at a time.
+            most = min(_number(work.args, "max_bytes", DEFAULT_READ) or 0, MAX_READ, self._config.memory // 8)
             return lambda out: applets.guarded(lambda: applets.read(out, path, offset, limit, most), path, disk)
         if work.spool is None:
             raise CannotStart(f"Cannot start an operation of the kind {work.kind!r}")

@@ -11,6 +11,8 @@ from collections.abc import Callable
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
 
+_FEW_TIMERS = 256
+
 
 class Timer:
     """A callback due at a moment; cancelled by `cancel`."""
@@ -35,6 +37,7 @@ class Reactor:
     def __init__(self) -> None:
         self._selector = selectors.EpollSelector()
         self._timers: list[Timer] = []
+        self._crowded = _FEW_TIMERS
         self._wake_read = -1
 
     def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
@@ -53,6 +56,11 @@ class Reactor:
         """Call ``callback`` once, ``seconds`` from now."""
         timer = Timer(time.monotonic() + seconds, callback)
         heapq.heappush(self._timers, timer)
+        if len(self._timers) > self._crowded:
+            # Most deadlines are cancelled long before they are due; they must not pile up until then.
+            self._timers = [timer for timer in self._timers if timer.callback is not None]
+            heapq.heapify(self._timers)
+            self._crowded = 2 * len(self._timers) + _FEW_TIMERS
         return timer
 
     def on_child(self, callback: Callable[[], None]) -> None:

@@ -78,9 +78,9 @@ class Supervisor:
         self._answer(Call(call_id, "", Capture(0), Capture(0), [waiter]), outcome(calls.NOT_STARTED, error=error))
 
     def cancel(self, call_id: str) -> bool:
-        """Kill a running call; False when it does not run."""
+        """Kill a running call; False when it does not run, or its command has ended and only its streams are open."""
         call = self._running.get(call_id)
-        if call is None:
+        if call is None or call.status is not None:
             return False
         if call.kill is None:
             call.cancelled = True

@@ -1,0 +1,161 @@
+"""A fleet on the test bench: workers and producers without processes, driven script by script on a real Redis."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import redis.asyncio
+
+from toolfleet.config.contract import Status, ToolCall, ToolResult, ended
+from toolfleet.config.settings import Settings
+from toolfleet.config.state import Beat, Finished, FleetState, Holder, Route
+
+CAUSE = "worker died"
+DIED = "worker w1 died"
+
+
+def settings(url: str, **overrides: Any) -> Settings:
+    """Settings with a heartbeat that lapses only when a test says so."""
+    return Settings(redis_url=url, fleet="test", lease_ttl=300.0, **overrides)
+
+
+class Rig:
+    """Short words for what workers and producers do; names and boots have obvious defaults."""
+
+    def __init__(self, connection: redis.asyncio.Redis, settings: Settings) -> None:
+        self.redis = connection
+        self.settings = settings
+        self.state = FleetState(connection, settings)
+
+    # -- who is there
+
+    async def producer(self, *names: str) -> None:
+        """Producers live, and read their replies."""
+        for name in names or ("p1",):
+            await self.state.producer_alive(name, 300.0)
+
+    async def worker(
+        self,
+        name: str = "w1",
+        *,
+        slots: int = 1,
+        boot: str = "",
+        serves: Sequence[str] = ("default",),
+        warm: int = 0,
+        accepting: bool = True,
+        held: Iterable[tuple[str, int]] = (),
+    ) -> Beat:
+        """A heartbeat of a worker; its boot is ``<name>-boot``."""
+        facts: dict[str, str | int] = {"slots": slots, "accepting": int(accepting)}
+        facts |= {f"serves:{profile}": 1 for profile in serves} | {f"warm:{profile}": warm for profile in serves}
+        return await self.state.heartbeat(name, boot or f"{name}-boot", facts, held)
+
+    async def lapse(self, name: str = "w1") -> None:
+        """The worker's heartbeat lapsed."""
+        await self.redis.zadd(self.state.key("workers"), {name: 1}, xx=True)
+
+    async def recover(self, name: str = "w1", boot: str = "", **options: bool) -> int:
+        """Recover a worker until nothing is left; how many passes it took."""
+        passes = 1
+        while not await self.state.recover(name, boot or f"{name}-boot", DIED, **options):
+            passes += 1
+        return passes
+
+    # -- trajectories
+
+    async def route(
+        self, trajectory: str = "t1", producer: str = "p1", *, profile: str = "default", wait: float = 300.0
+    ) -> Route:
+        """Ask for a slot."""
+        return await self.state.route(trajectory, producer, profile, sweep="s", setup=[], wait=wait)
+
+    async def hold(self, trajectory: str = "t1", producer: str = "p1") -> Holder:
+        """Have a slot; the worker takes the lease up."""
+        holder = (await self.route(trajectory, producer)).holder
+        assert holder is not None, "no slot is free"
+        assert await self.state.claim(trajectory, holder.boot, holder.epoch)
+        return holder
+
+    async def used(self, trajectory: str = "t1", producer: str = "p1") -> Holder:
+        """Have a slot in whose workspace a call has run."""
+        holder = await self.hold(trajectory, producer)
+        call = self.call(f"before-{trajectory}", trajectory, producer)
+        assert await self.submit(holder, call) == ["queued"]
+        assert await self.start(holder, call) == ["go"]
+        assert await self.finish(holder, call) == ["done"]
+        await self.replies(producer)
+        return holder
+
+    async def told(self, trajectory: str, holder: Holder) -> str:
+        """The cause of a loss that the next reply has to tell."""
+        claim = await self.state.claim(trajectory, holder.boot, holder.epoch)
+        assert claim is not None
+        return claim.lost
+
+    # -- calls
+
+    def call(self, ident: str = "c1", trajectory: str = "t1", producer: str = "p1") -> ToolCall:
+        """A call."""
+        return ToolCall(call_id=ident, trajectory_id=trajectory, name="terminal", producer=producer)
+
+    def result(self, call: ToolCall, output: str = "out", status: Status = Status.OK) -> ToolResult:
+        """A result of ``call``."""
+        return ended(call, status, executed="yes", output=output)
+
+    async def submit(self, holder: Holder, *calls: ToolCall, producer: str = "") -> list[str]:
+        """Enter calls in the ledger."""
+        entries = [(call, holder, call.model_dump_json()) for call in calls]
+        return await self.state.submit(producer or calls[0].producer, entries)
+
+    async def start(self, holder: Holder, *calls: ToolCall, token: str = "a1") -> list[str]:  # noqa: S107
+        """Ask the gate; the verdicts."""
+        found = await self.state.start(holder.boot, [(call, holder.epoch, token) for call in calls])
+        return [verdict for verdict, _ in found]
+
+    async def finish(
+        self, holder: Holder, *calls: ToolCall, output: str = "out", status: Status = Status.OK
+    ) -> list[str]:
+        """Record results."""
+        results = [Finished(self.result(call, output, status), holder.epoch) for call in calls]
+        return await self.state.finish(holder.boot, results)
+
+    async def running(self, holder: Holder, *calls: ToolCall) -> None:
+        """Have calls started."""
+        assert await self.submit(holder, *calls) == ["queued"] * len(calls)
+        assert await self.start(holder, *calls) == ["go"] * len(calls)
+
+    # -- what is to be seen
+
+    async def replies(self, producer: str = "p1") -> list[tuple[str, str, str]]:
+        """What came on the reply stream since the last look: (kind, id, body)."""
+        key = self.state.key("replies", producer)
+        entries: Any = await self.redis.xrange(key)
+        await self.redis.xtrim(key, maxlen=0)
+        return [(_text(entry[b"kind"]), _text(entry[b"id"]), _text(entry[b"body"])) for _, entry in entries]
+
+    async def results(self, producer: str = "p1") -> list[ToolResult]:
+        """The results among the replies."""
+        found = await self.replies(producer)
+        return [ToolResult.model_validate_json(body) for kind, _, body in found if kind == "result"]
+
+    async def placed(self, producer: str = "p1") -> dict[str, Holder]:
+        """Trajectory -> holder, of the notices that a slot was given."""
+        found = await self.replies(producer)
+        return {ident: Holder(**json.loads(body)) for kind, ident, body in found if kind == "placed"}
+
+    async def fields(self, name: str, ident: str) -> dict[str, str]:
+        """The hash at a key."""
+        found = await self.redis.hgetall(self.state.key(name, ident))
+        return {_text(field): _text(value) for field, value in found.items()}
+
+    async def open_calls(self, trajectory: str = "t1") -> list[str]:
+        """The open calls of a trajectory, in order."""
+        return [_text(ident) for ident in await self.redis.zrange(self.state.key("calls", trajectory), 0, -1)]
+
+    async def leases(self, worker: str = "w1") -> set[str]:
+        """The trajectories whose lease a worker holds."""
+        return {_text(ident) for ident in await self.redis.smembers(self.state.key("leases", worker))}
+
+
+def _text(value: Any) -> str:
+    return str(value.decode())

@@ -1,0 +1,561 @@
+"""What becomes of calls: submit, start, finish, give_up, each verdict on a real Redis; and that every script bears
+being run twice, because redis-py repeats one whose answer was lost."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+import redis.asyncio
+from integration.config.rig import CAUSE, Rig, settings
+
+from toolfleet.config import keys
+from toolfleet.config.contract import Status, ToolCall, ToolResult, ended
+from toolfleet.config.state import FleetState, Holder
+
+
+@pytest.fixture
+async def holder(rig: Rig) -> Holder:
+    """Of t1, on w1, which has a slot more."""
+    await rig.worker(slots=2)
+    return await rig.hold()
+
+
+@pytest.fixture
+def call(rig: Rig) -> ToolCall:
+    """The call c1 of t1."""
+    return rig.call()
+
+
+async def give_up(rig: Rig, call: ToolCall, *, leave_running: bool = False) -> tuple[str, str, ToolResult | None]:
+    """As a producer does at a call's deadline, or when it is cancelled."""
+    never = ended(call, Status.FAILED, executed="no", error="deadline")
+    lost = None if leave_running else ended(call, Status.UNKNOWN, executed="unknown", error="deadline")
+    return await rig.state.give_up(call, never, lost)
+
+
+class TestSubmit:
+    async def test_queued_with_the_holder(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
+        assert await rig.submit(holder, call) == ["queued"]
+        assert await rig.open_calls() == ["c1"]
+        assert await rig.state.body("c1") == call.model_dump_json().encode()
+
+    async def test_again_while_it_is_on_its_way(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
+        await rig.submit(holder, call)
+        assert await rig.submit(holder, call) == ["again"]
+        await rig.start(holder, call)
+        assert await rig.submit(holder, call) == ["again"]
+        assert (await rig.fields("call", "c1"))["state"] == "started", "it does not become queued again"
+        assert await rig.open_calls() == ["c1"]
+
+    async def test_again_by_another_producer_brings_the_result_there(
+        self, rig: Rig, holder: Holder, call: ToolCall
+    ) -> None:
+        """A trainer that restarts submits its calls again under their ids."""
+        await rig.running(holder, call)
+        await rig.state.producer_gone("p1")
+        await rig.producer("p2")
+        assert await rig.submit(holder, call, producer="p2") == ["again"]
+        await rig.finish(holder, call)
+        assert [result.call_id for result in await rig.results("p2")] == ["c1"]
+
+    async def test_done_delivers_the_result_once_more(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
+        await rig.running(holder, call)
+        await rig.finish(holder, call)
+        (first,) = await rig.results()
+        assert await rig.submit(holder, call) == ["done"]
+        assert await rig.results() == [first]
+
+    async def test_moved_when_the_holder_is_another_one(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
+        assert await rig.submit(holder._replace(epoch=2), call) == ["moved"]
+        assert await rig.submit(holder._replace(boot="other"), call) == ["moved"]
+        assert await rig.submit(holder, rig.call("c2", "t-without-lease")) == ["moved"]
+        assert await rig.fields("call", "c1") == {}, "a call that was turned away leaves nothing behind"
+
+    async def test_moved_when_the_holder_is_gone(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
+        await rig.recover()
+        assert await rig.submit(holder, call) == ["moved"]
+
+    async def test_carried_anew_after_a_move(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
+        await rig.submit(holder, call)
+        await rig.recover()
+        await rig.worker("w2")
+        there = await rig.hold()
+        assert await rig.submit(there, call) == ["queued"]
+        assert await rig.start(holder, call) == ["stale"]
+        assert await rig.start(there, call) == ["go"]
+        assert await rig.open_calls() == ["c1"]
+
+    async def test_closed_while_closing_and_after(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
+        await rig.state.close("t1")
+        assert await rig.submit(holder, call) == ["closed"]
+        await rig.state.release("t1", holder)
+        assert await rig.submit(holder, call) == ["closed"]
+        assert await rig.fields("call", "c1") == {}
+
+    async def test_a_call_that_entered_before_the_close_is_still_on_its_way(
+        self, rig: Rig, holder: Holder, call: ToolCall
+    ) -> None:
+        """Else a repeated submit would tell its caller that it never entered, while it runs."""
+        await rig.submit(holder, call)
+        await rig.state.close("t1")
+        assert await rig.submit(holder, call) == ["again"]
+        assert await rig.start(holder, call) == ["go"]
+        assert await rig.submit(holder, call) == ["again"]
+        assert await rig.finish(holder, call) == ["done"]
+        await rig.state.release("t1", holder)
+        assert await rig.submit(holder, call) == ["done"]
+
+    async def test_each_call_of_a_batch_gets_its_own_verdict(self, rig: Rig, holder: Holder) -> None:
+        await rig.running(holder, rig.call("done"))
+        await rig.finish(holder, rig.call("done"))
+        await rig.submit(holder, rig.call("again"))
+        batch = [rig.call("new"), rig.call("done"), rig.call("away", "t9"), rig.call("again")]
+        assert await rig.submit(holder, *batch) == ["queued", "done", "moved", "again"]
+
+    async def test_the_index_keeps_the_order_of_entry(self, rig: Rig, holder: Holder) -> None:
+        calls = [rig.call(f"c{n:03}") for n in reversed(range(200))]
+        await rig.submit(holder, *calls[:120])
+        await rig.submit(holder, *calls[120:])
+        assert await rig.open_calls() == [call.call_id for call in calls]
+
+    async def test_a_call_keeps_its_place_when_it_is_carried_anew(self, rig: Rig, holder: Holder) -> None:
+        first, second = rig.call("z"), rig.call("a")
+        await rig.submit(holder, first, second)
+        await rig.recover()
+        await rig.worker("w2")
+        there = await rig.hold()
+        await rig.submit(there, second)
+        await rig.submit(there, first)
+        assert await rig.open_calls() == ["z", "a"]
+
+
+class TestStart:
+    async def test_go_once_and_duplicate_ever_after(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
+        await rig.submit(holder, call)
+        assert await rig.start(holder, call, token="a1") == ["go"]
+        assert await rig.start(holder, call, token="a2") == ["duplicate"]
+        await rig.finish(holder, call)
+        assert await rig.start(holder, call, token="a3") == ["duplicate"]
+        assert await rig.start(holder, call, token="a1") == ["duplicate"], "not even the same attempt, once it is done"
+
+    async def test_the_same_attempt_may_ask_twice(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
+        """Its first answer was lost with the connection."""
+        await rig.submit(holder, call)
+        assert await rig.start(holder, call, token="a1") == ["go"]
+        assert await rig.start(holder, call, token="a1") == ["go"]
+
+    async def test_two_messages_with_one_call_start_it_once(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
+        await rig.submit(holder, call)
+        found = await rig.state.start(holder.boot, [(call, 1, "a1"), (call, 1, "a2")])
+        assert [verdict for verdict, _ in found] == ["go", "duplicate"]
+
+    async def test_stale_epoch(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
+        await rig.submit(holder, call)
+        assert await rig.start(holder._replace(epoch=2), call) == ["stale"]
+        assert await rig.start(holder, call) == ["go"]
+
+    async def test_stale_boot(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
+        await rig.submit(holder, call)
+        assert await rig.start(holder._replace(boot="other"), call) == ["stale"]
+
+    async def test_stale_once_the_worker_was_recovered(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
+        await rig.submit(holder, call)
+        await rig.recover()
+        assert await rig.start(holder, call) == ["stale"]
+
+    async def test_missing(self, rig: Rig, holder: Holder) -> None:
+        assert await rig.start(holder, rig.call("never-submitted")) == ["missing"]
+
+    async def test_a_call_given_up_never_starts(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
+        await rig.submit(holder, call)
+        await give_up(rig, call)
+        assert await rig.start(holder, call) == ["duplicate"]
+
+    async def test_tells_how_long_ago_it_was_submitted_also_after_a_move(
+        self, rig: Rig, holder: Holder, call: ToolCall
+    ) -> None:
+        await rig.submit(holder, call)
+        await rig.redis.hincrby(rig.state.key("call", "c1"), "queued_at", -5000)
+        await rig.recover()
+        await rig.worker("w2")
+        there = await rig.hold()
+        await rig.submit(there, call)
+        ((verdict, ago),) = await rig.state.start(there.boot, [(call, there.epoch, "a")])
+        assert verdict == "go"
+        assert 5.0 <= ago < 60.0
+
+
+class TestFinish:
+    async def test_done_is_delivered_and_recorded(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
+        await rig.running(holder, call)
+        assert await rig.finish(holder, call) == ["done"]
+        assert await rig.results() == [rig.result(call)]
+        fields = await rig.fields("call", "c1")
+        assert fields["state"] == "done"
+        assert "body" not in fields, "the arguments may be large, and nobody needs them any more"
+        assert await rig.open_calls() == []
+
+    async def test_a_call_refused_before_its_start_is_done_as_well(
+        self, rig: Rig, holder: Holder, call: ToolCall
+    ) -> None:
+        await rig.submit(holder, call)
+        assert await rig.finish(holder, call, status=Status.REJECTED) == ["done"]
+        assert await rig.start(holder, call) == ["duplicate"]
+
+    async def test_late_when_it_had_ended(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
+        await rig.running(holder, call)
+        await give_up(rig, call)
+        assert await rig.finish(holder, call) == ["late"]
+        assert await rig.replies() == []
+
+    async def test_late_with_another_result(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
+        await rig.running(holder, call)
+        await rig.finish(holder, call, output="first")
+        assert await rig.finish(holder, call, output="second") == ["late"]
+        assert [result.output for result in await rig.results()] == ["first"]
+
+    async def test_late_when_the_ledger_does_not_know_it(self, rig: Rig, holder: Holder) -> None:
+        assert await rig.finish(holder, rig.call("never-submitted")) == ["late"]
+        assert await rig.fields("call", "never-submitted") == {}
+
+    async def test_stale_from_another_epoch_or_boot(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
+        await rig.running(holder, call)
+        assert await rig.finish(holder._replace(epoch=2), call) == ["stale"]
+        assert await rig.finish(holder._replace(boot="other"), call) == ["stale"]
+        assert await rig.replies() == []
+        assert await rig.finish(holder, call) == ["done"]
+
+    async def test_stale_when_the_call_was_carried_anew(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
+        await rig.submit(holder, call)
+        await rig.recover()
+        await rig.worker("w2")
+        there = await rig.hold()
+        await rig.running(there, call)
+        assert await rig.finish(holder, call, output="from the dead") == ["stale"]
+        assert await rig.finish(there, call, output="from the living") == ["done"]
+        assert [result.output for result in await rig.results()] == ["from the living"]
+
+    async def test_while_closing_calls_still_finish(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
+        await rig.running(holder, call)
+        await rig.state.close("t1")
+        assert await rig.finish(holder, call) == ["done"]
+
+    async def test_a_producer_that_is_gone_gets_no_stream(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
+        await rig.running(holder, call)
+        await rig.state.producer_gone("p1")
+        assert await rig.finish(holder, call) == ["done"]
+        assert not await rig.redis.exists(rig.state.key("replies", "p1"))
+        assert (await rig.fields("call", "c1"))["state"] == "done", "the result waits in the ledger"
+
+    async def test_a_result_that_tells_the_loss_clears_it(self, rig: Rig) -> None:
+        await rig.worker("w1")
+        await rig.used()
+        await rig.recover()
+        await rig.worker("w2")
+        holder, call = await rig.hold(), rig.call()
+        await rig.submit(holder, call)
+        assert await rig.told("t1", holder)
+        await rig.finish(holder, call, status=Status.LOST)
+        assert await rig.told("t1", holder) == ""
+
+    async def test_any_other_result_leaves_the_loss_to_be_told(self, rig: Rig) -> None:
+        await rig.worker("w1")
+        await rig.used()
+        await rig.recover()
+        await rig.worker("w2")
+        holder = await rig.hold()
+        await rig.running(holder, rig.call())
+        await rig.finish(holder, rig.call())
+        assert await rig.told("t1", holder)
+
+
+class TestGiveUp:
+    async def test_ended_before_it_started(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
+        await rig.submit(holder, call)
+        verdict, worker, result = await give_up(rig, call)
+        assert (verdict, worker) == ("ended", "w1")
+        assert result
+        assert (result.status, result.executed) == ("failed", "no")
+        assert await rig.open_calls() == []
+        assert await rig.replies() == [], "the producer knows: it is the one who asked"
+
+    async def test_started_and_recorded_as_unknown(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
+        await rig.running(holder, call)
+        assert await give_up(rig, call) == ("started", "w1", None)
+        assert await rig.finish(holder, call) == ["late"]
+        _, _, standing = await give_up(rig, call, leave_running=True)
+        assert standing
+        assert standing.status == "unknown"
+
+    async def test_started_and_left_running(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
+        await rig.running(holder, call)
+        assert await give_up(rig, call, leave_running=True) == ("started", "w1", None)
+        assert await rig.open_calls() == ["c1"]
+        assert await rig.finish(holder, call, status=Status.CANCELLED) == ["done"]
+
+    async def test_done_before(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
+        await rig.running(holder, call)
+        await rig.finish(holder, call)
+        assert await give_up(rig, call) == ("done", "w1", rig.result(call))
+
+    async def test_missing(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
+        assert await give_up(rig, call) == ("missing", "", None)
+        assert await rig.fields("call", "c1") == {}
+
+    async def test_a_call_on_its_way_back_ends_too(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
+        await rig.submit(holder, call)
+        await rig.recover()
+        verdict, _, _ = await give_up(rig, call)
+        assert verdict == "ended"
+        assert await rig.open_calls() == []
+
+
+class TestReplies:
+    async def test_each_producer_gets_its_own_results(self, rig: Rig, holder: Holder) -> None:
+        await rig.producer("p2")
+        mine, other = rig.call("c1"), rig.call("c2", producer="p2")
+        await rig.running(holder, mine)
+        await rig.running(holder, other)
+        await rig.finish(holder, mine, other)
+        assert [r.call_id for r in await rig.results("p1")] == ["c1"]
+        assert [r.call_id for r in await rig.results("p2")] == ["c2"]
+
+    async def test_a_bounce_reaches_a_living_producer_only(self, rig: Rig, call: ToolCall) -> None:
+        await rig.state.bounce(call)
+        await rig.state.bounce(rig.call("c2", producer="nobody"))
+        assert await rig.replies() == [("moved", "c1", "t1")]
+        assert not await rig.redis.exists(rig.state.key("replies", "nobody"))
+
+    async def test_a_producer_that_leaves_takes_its_stream_along(self, rig: Rig, call: ToolCall) -> None:
+        await rig.state.bounce(call)
+        await rig.state.producer_gone("p1")
+        assert not await rig.redis.exists(rig.state.key("replies", "p1"), rig.state.key("producer", "p1"))
+
+    async def test_text_of_any_language_and_any_size_arrives_whole(self, rig: Rig, holder: Holder) -> None:
+        call = ToolCall(
+            call_id="c", trajectory_id="t1", name="terminal", arguments={"command": "é\x00\u2028" * 100_000}
+        )
+        await rig.submit(holder, call, producer="p1")
+        body = await rig.state.body("c")
+        assert body
+        assert ToolCall.model_validate_json(body) == call
+        await rig.start(holder, call)
+        await rig.finish(holder, call, output="\U0001f600\x00" * 20_000)
+        (result,) = await rig.results()
+        assert result.output == "\U0001f600\x00" * 20_000
+
+    async def test_the_name_of_a_lost_call_arrives_whole(self, rig: Rig, holder: Holder) -> None:
+        """The one result that a script writes itself, in Lua's own JSON."""
+        call = ToolCall(call_id="c/1", trajectory_id="t1", name='n"é/\\\U0001f600', producer="p1")
+        await rig.running(holder, call)
+        await rig.recover()
+        (result,) = await rig.results()
+        assert (result.call_id, result.name) == (call.call_id, call.name)
+
+
+class TestTimeToLive:
+    """The fixture ``redis_url`` checks after every test that no key is without a TTL; here, that it is the right one."""
+
+    async def test_every_kind_of_key_has_one(self, rig: Rig) -> None:
+        await rig.worker(slots=1)
+        holder = await rig.hold()
+        await rig.route("t2")
+        await rig.submit(holder, rig.call())
+        await rig.state.put_blob("0" * 64, b"tar")
+        await rig.state.bounce(rig.call())
+        root = keys.root("test")
+        found = {key.decode() async for key in rig.redis.scan_iter("*")}
+        assert {key.removeprefix(root).split(":")[1] for key in found} == set(keys.KEYS)
+        for key in found:
+            assert 0 < await rig.redis.pttl(key) <= rig.settings.call_ttl * 1000, key
+
+    @pytest.mark.parametrize("how", ["finish", "give_up", "recover", "release"])
+    async def test_a_result_is_kept_for_as_long_as_results_are(
+        self, how: str, rig: Rig, holder: Holder, call: ToolCall
+    ) -> None:
+        await rig.running(holder, call)
+        endings: dict[str, Callable[[], Awaitable[object]]] = {
+            "finish": lambda: rig.finish(holder, call),
+            "give_up": lambda: give_up(rig, call),
+            "recover": lambda: rig.recover(),
+            "release": lambda: rig.state.release("t1", holder),
+        }
+        await endings[how]()
+        left = await rig.redis.pttl(rig.state.key("call", "c1"))
+        assert 0 < left <= rig.settings.result_ttl * 1000
+
+    async def test_the_heartbeat_prolongs_the_leases_that_it_holds(self, rig: Rig, holder: Holder) -> None:
+        for key in (rig.state.key("lease", "t1"), rig.state.key("leases", "w1"), rig.state.key("worker", "w1")):
+            await rig.redis.pexpire(key, 5000)
+        await rig.worker(slots=2, held=[("t1", 1)])
+        for key in (rig.state.key("lease", "t1"), rig.state.key("leases", "w1"), rig.state.key("worker", "w1")):
+            assert await rig.redis.pttl(key) > 6000, key
+
+    async def test_an_archive_put_again_stays_longer_and_the_same(self, rig: Rig) -> None:
+        await rig.state.put_blob("d", b"one")
+        await rig.redis.pexpire(rig.state.key("blob", "d"), 5000)
+        await rig.state.put_blob("d", b"one")
+        assert await rig.redis.pttl(rig.state.key("blob", "d")) > 6000
+        assert await rig.state.blob("d") == b"one"
+        assert await rig.state.blob("other") is None
+
+
+class Echo(FleetState):
+    """Runs every script twice with the same arguments, as redis-py does when an answer is lost; the second one counts."""
+
+    async def _run(self, name: str, *args: str | int) -> object:
+        await super()._run(name, *args)
+        return await super()._run(name, *args)
+
+
+class TestEveryScriptBearsBeingRunTwice:
+    @pytest.fixture
+    async def rig(self, raw: redis.asyncio.Redis, redis_url: str) -> AsyncIterator[Rig]:
+        """A bench on which everything happens twice."""
+        made = Rig(raw, settings(redis_url))
+        made.state = Echo(raw, made.settings)
+        await made.producer()
+        yield made
+
+    async def test_route_reserves_one_slot(self, rig: Rig) -> None:
+        await rig.worker(slots=2)
+        route = await rig.route()
+        assert (route.verdict, route.holder) == ("held", Holder("w1", "w1-boot", 1)), "the holder is what matters"
+        assert await rig.leases() == {"t1"}
+
+    async def test_route_waits_once(self, rig: Rig) -> None:
+        await rig.worker(accepting=False)
+        assert (await rig.route()).verdict == "waiting"
+        assert await rig.state.waiting() == 1
+
+    async def test_route_away_from_a_dead_worker_raises_the_epoch_once(self, rig: Rig) -> None:
+        await rig.worker("w1")
+        await rig.running(await rig.hold(), rig.call())
+        await rig.lapse("w1")
+        await rig.worker("w2")
+        assert (await rig.route()).holder == Holder("w2", "w2-boot", 2)
+        assert len(await rig.results()) == 1
+
+    async def test_leave(self, rig: Rig) -> None:
+        await rig.worker(accepting=False)
+        await rig.route()
+        assert await rig.state.leave("t1") is None
+        await rig.worker()
+        holder = await rig.hold()
+        assert await rig.state.leave("t1") == holder
+
+    async def test_close_still_names_the_holder(self, rig: Rig) -> None:
+        await rig.worker()
+        holder = await rig.hold()
+        assert await rig.state.close("t1") == holder
+
+    async def test_close_without_a_holder(self, rig: Rig) -> None:
+        assert await rig.state.close("t1") is None
+
+    async def test_claim(self, rig: Rig) -> None:
+        await rig.worker()
+        await rig.hold()
+
+    async def test_renew_workspace_counts_once(self, rig: Rig) -> None:
+        await rig.worker()
+        holder = await rig.hold()
+        await rig.running(holder, rig.call())
+        assert await rig.state.renew_workspace("t1", holder.boot, 1) == 2
+
+    async def test_release_gives_one_slot_on(self, rig: Rig) -> None:
+        """Asked again it says that the lease is not the worker's any more, which is true and harms nobody."""
+        await rig.worker()
+        holder = await rig.hold()
+        await rig.route("t2")
+        await rig.route("t3")
+        assert await rig.state.release("t1", holder) is False
+        assert set(await rig.placed()) == {"t2"}
+
+    async def test_heartbeat_tells_the_same(self, rig: Rig) -> None:
+        await rig.worker(slots=2)
+        await rig.hold("t1")
+        beat = await rig.worker(slots=2, held=[("t9", 1)])
+        assert (beat.lost, beat.unknown) == (["t9"], [("t1", 1)])
+
+    async def test_heartbeat_seats_each_waiter_once(self, rig: Rig) -> None:
+        await rig.worker(accepting=False)
+        await rig.route("t1")
+        await rig.worker(slots=2)
+        assert set(await rig.placed()) == {"t1"}
+        assert await rig.leases() == {"t1"}
+
+    async def test_heartbeat_of_a_new_process_ends_the_old_ones_calls_once(self, rig: Rig) -> None:
+        await rig.worker(boot="old")
+        await rig.running(await rig.hold(), rig.call())
+        await rig.worker(boot="new")
+        assert len(await rig.results()) == 1
+
+    async def test_recover_tells_once(self, rig: Rig) -> None:
+        await rig.worker()
+        holder = await rig.hold()
+        await rig.running(holder, rig.call("c1"))
+        await rig.submit(holder, rig.call("c2"))
+        assert await rig.recover() == 1
+        assert sorted(kind for kind, _, _ in await rig.replies()) == ["moved", "result"]
+
+    async def test_submit_enters_once_and_says_so(self, rig: Rig) -> None:
+        await rig.worker()
+        holder = await rig.hold()
+        assert await rig.submit(holder, rig.call()) == ["again"], "both verdicts mean: publish it"
+        assert await rig.open_calls() == ["c1"]
+        assert await rig.submit(holder, rig.call("c2", "t9")) == ["moved"]
+        await rig.start(holder, rig.call())
+        await rig.finish(holder, rig.call())
+        assert await rig.submit(holder, rig.call()) == ["done"]
+        assert {result.output for result in await rig.results()} == {"out"}, "more than once, but one and the same"
+
+    async def test_start_still_goes(self, rig: Rig) -> None:
+        await rig.worker()
+        holder = await rig.hold()
+        await rig.submit(holder, rig.call())
+        assert await rig.start(holder, rig.call(), token="a1") == ["go"]
+        assert await rig.start(holder, rig.call(), token="a2") == ["duplicate"]
+
+    async def test_finish_is_still_done_and_delivers_once(self, rig: Rig) -> None:
+        await rig.worker()
+        holder = await rig.hold()
+        await rig.submit(holder, rig.call())
+        await rig.start(holder, rig.call())
+        assert await rig.finish(holder, rig.call()) == ["done"]
+        assert len(await rig.results()) == 1
+
+    async def test_give_up_before_the_start(self, rig: Rig) -> None:
+        await rig.worker()
+        await rig.submit(await rig.hold(), rig.call())
+        verdict, worker, result = await give_up(rig, rig.call())
+        assert (verdict, worker) == ("ended", "w1")
+        assert result
+        assert result.status == "failed"
+
+    @pytest.mark.parametrize("leave_running", [False, True])
+    async def test_give_up_after_the_start_still_says_where_to_stop_it(self, leave_running: bool, rig: Rig) -> None:
+        await rig.worker()
+        holder = await rig.hold()
+        await rig.submit(holder, rig.call())
+        await rig.start(holder, rig.call())
+        assert await give_up(rig, rig.call(), leave_running=leave_running) == ("started", "w1", None)
+
+
+async def test_many_at_once_start_a_call_once_and_deliver_it_once(rig: Rig) -> None:
+    """The races that Lua rules out, on several connections at the same time."""
+    await rig.worker("w1", slots=50)
+    places = await asyncio.gather(*(rig.route(f"t{n % 10}") for n in range(100)))
+    assert {(place.holder.epoch if place.holder else 0) for place in places} == {1}
+    assert len(await rig.leases()) == 10
+    holder = await rig.hold("t1")
+    call = rig.call("c1", "t1")
+    await asyncio.gather(*(rig.submit(holder, call) for _ in range(20)))
+    started = await asyncio.gather(*(rig.start(holder, call, token=f"a{n}") for n in range(50)))
+    assert started.count(["go"]) == 1
+    ended = await asyncio.gather(
+        *(rig.finish(holder, call, output=f"{n}") for n in range(20)),
+        *(give_up(rig, call) for _ in range(5)),
+        rig.state.recover("w1", "w1-boot", CAUSE),
+    )
+    assert len(await rig.results()) <= 1
+    assert [verdict for verdict in ended if verdict == ["done"]] in ([], [["done"]])
