@@ -116,6 +116,22 @@ class Sandbox(Protocol):
         """Kill the process tree of a running call; its `run` then returns with ``cancelled`` set. False if unknown."""
         ...
 
+    async def claim(self, epoch: int) -> None:
+        """Take the sandbox over under ``epoch`` of its lease; holders of lower epochs are refused from now on.
+
+        Raises:
+            SandboxLost: the runner is gone, or has been claimed under a higher epoch.
+        """
+        ...
+
+    async def query(self, call_id: str) -> Literal["running", "finished", "unknown"]:
+        """What the runner knows of a call; ``unknown`` means that it provably never began, or ended long ago.
+
+        Raises:
+            SandboxLost: the runner is gone.
+        """
+        ...
+
     async def ping(self, ttl: float) -> None:
         """Prove that the runner answers, and let it end its sandbox when it hears nothing for ``ttl`` seconds.
 

@@ -1,7 +1,6 @@
 """Connections to Redis, and the check that it can serve as one."""
 
 import asyncio
-from typing import Any
 from urllib.parse import urlsplit
 
 import redis.asyncio
@@ -43,7 +42,7 @@ def client(url: str, *, retries: int = 6) -> redis.asyncio.Redis:
     """
     # Above the 5 s that a reader of the reply stream blocks; a connection that died in silence is noticed after it.
     timeouts = {"socket_connect_timeout": 5, "socket_timeout": 15}
-    keepalive: dict[str, object] = {} if urlsplit(url).scheme == "unix" else {"socket_keepalive": True}
+    keepalive: dict[str, object] = {} if url.startswith("unix:") else {"socket_keepalive": True}
     try:
         pool = redis.asyncio.BlockingConnectionPool.from_url(
             url,
@@ -53,8 +52,10 @@ def client(url: str, *, retries: int = 6) -> redis.asyncio.Redis:
             **timeouts,
             **keepalive,
         )
-    except ValueError as error:
-        raise SettingsError(f"redis_url {redacted(url)}: {error}") from None
+    except ValueError:
+        # The parser's own words may quote a part of the password.
+        hint = "write redis://, rediss:// or unix://, and %-encode special characters in the password"
+        raise SettingsError(f"redis_url {redacted(url)} is not an address of Redis: {hint}") from None
     return redis.asyncio.Redis.from_pool(pool)
 
 
@@ -69,14 +70,15 @@ async def check(connection: redis.asyncio.Redis, url: str, patience: float = 10.
     try:
         async with asyncio.timeout(patience):
             info = await connection.info("server")
-    except redis.exceptions.AuthenticationError as error:
-        raise RedisUnavailable(f"Redis at {where} refuses the password: {error}. Put it in redis_url.") from None
     except OUTAGES as error:
+        # redis-py wraps a refused password when it makes the connection.
+        if isinstance(error.__cause__ or error, redis.exceptions.AuthenticationError):
+            raise RedisUnavailable(f"Redis at {where} refuses the password: {error}. Put it in redis_url.") from None
         raise RedisUnavailable(
             f"Redis at {where} does not answer: {error or 'no reply'}. Is it running, and redis_url right?"
         ) from None
     except redis.exceptions.RedisError as error:
-        raise RedisUnsupported(f"what answers at {where} does not speak Redis as needed: {error}") from None
+        raise RedisUnsupported(f"what answers at {where} is no Redis from 6.2 on, nor Valkey: {error}") from None
     version = str(info.get("redis_version", "unknown"))
     numbers = tuple(int(n) for n in version.split(".")[:2] if n.isdigit())
     if numbers < OLDEST:

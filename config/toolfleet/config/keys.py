@@ -49,6 +49,18 @@ def broker_prefix(fleet: str) -> str:
     return f"{root(fleet)}:celery:"
 
 
+def broker_keys(fleet: str, worker_id: str) -> list[str]:
+    """The keys that Celery's transport makes for a worker and for Flower, without a TTL of their own."""
+    own = queue(fleet, worker_id)
+    return [broker_prefix(fleet) + name for name in (f"_kombu.binding.{own}", f"_kombu.binding_permanent.{own}", own)]
+
+
+def shared_broker_keys(fleet: str) -> list[str]:
+    """Likewise for the control and event exchanges that all workers of a fleet share."""
+    names = ("binding.celery.pidbox", "binding.reply.celery.pidbox", "binding.celeryev", "binding_deadlines")
+    return [f"{broker_prefix(fleet)}_kombu.{name}" for name in names]
+
+
 def lua_prelude() -> str:
     """Lua functions ``<name>_key(id)`` over KEYS[1], the root of the fleet."""
     lines = []

@@ -29,6 +29,9 @@ class Profile(BaseModel):
     """Memory of all processes of a sandbox together, in MiB."""
     disk_mib: int = Field(default=512, ge=8)
     """What a sandbox may write to its file system, in MiB."""
+    storage: Literal["memory", "disk"] = "memory"
+    """Where those files live: ``memory`` (tmpfs) is fastest and needs no privilege; ``disk`` is an ext4 image of
+    ``disk_mib``, for workspaces larger than memory or programs that care which file system they see."""
     pids: int = Field(default=256, ge=8)
     """Processes and threads alive at once."""
     env: dict[EnvName, str] = {}
@@ -52,4 +55,4 @@ class Profile(BaseModel):
 
 
 #: The fields that make one sandbox differ from another; the rest is policy around it.
-_SPEC_FIELDS = {"backend", "rootfs", "network", "memory_mib", "disk_mib", "pids", "env", "workdir"}
+_SPEC_FIELDS = {"backend", "rootfs", "network", "memory_mib", "disk_mib", "storage", "pids", "env", "workdir"}

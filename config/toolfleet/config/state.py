@@ -15,6 +15,9 @@ from toolfleet.config import keys
 from toolfleet.config.contract import ToolCall, ToolResult
 from toolfleet.config.settings import Settings
 
+#: Milliseconds that Celery's own keys stay after the last heartbeat of any worker.
+BROKER_KEEP = 7 * 24 * 3600 * 1000
+
 
 class Holder(NamedTuple):
     """Who serves a trajectory: the process (``boot``) of a worker, in one ``epoch`` of the lease."""
@@ -147,6 +150,17 @@ class FleetState:
         """
         args = (worker, boot, cause, self._keep, self._result_keep, int(if_lapsed))
         return bool(await self._run("recover", *args))
+
+    async def keep_broker_keys(self, worker: str) -> None:
+        """Give the transport's keys a TTL, far beyond any pause of a fleet that is in use."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for name in keys.broker_keys(self.fleet, worker) + keys.shared_broker_keys(self.fleet):
+                pipe.pexpire(name, BROKER_KEEP)
+            await pipe.execute()
+
+    async def drop_broker_keys(self, worker: str) -> None:
+        """Remove the queue of a worker that is gone; its messages were only carriage."""
+        await self.redis.delete(*keys.broker_keys(self.fleet, worker))
 
     async def lapsed(self) -> list[tuple[str, str]]:
         """Workers (name, boot) whose heartbeat lapsed and which nobody has recovered."""

@@ -161,6 +161,7 @@ def _run_until_signal(work: Coroutine[Any, Any, int]) -> int:
     try:
         return asyncio.run(guarded())
     except asyncio.CancelledError:
+        click.echo("stopped; what ended before stands in the output", err=True)
         return INTERRUPTED if received and received[0] == signal.SIGINT else TERMINATED
 
 

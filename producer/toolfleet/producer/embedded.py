@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from toolfleet.config.connection import OUTAGES
 from toolfleet.config.errors import FleetError, RedisUnavailable
 from toolfleet.config.settings import CONFIG_VARIABLE, PREFIX, Settings
 from toolfleet.config.state import FleetState
@@ -82,7 +83,9 @@ class EmbeddedFleet:
 
         async def count() -> None:
             nonlocal alive
-            alive = len(await state.workers())
+            # The supervisor takes Redis down with it when a worker could not serve; the loop below tells why.
+            with contextlib.suppress(*OUTAGES):
+                alive = len(await state.workers())
 
         await self._until(lambda: alive >= self._workers, "the workers", count)
 

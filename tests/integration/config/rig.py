@@ -107,9 +107,9 @@ class Rig:
         entries = [(call, holder, call.model_dump_json()) for call in calls]
         return await self.state.submit(producer or calls[0].producer, entries)
 
-    async def start(self, holder: Holder, *calls: ToolCall, token: str = "a1") -> list[str]:  # noqa: S107
+    async def start(self, holder: Holder, *calls: ToolCall, attempt: str = "a1") -> list[str]:
         """Ask the gate; the verdicts."""
-        found = await self.state.start(holder.boot, [(call, holder.epoch, token) for call in calls])
+        found = await self.state.start(holder.boot, [(call, holder.epoch, attempt) for call in calls])
         return [verdict for verdict, _ in found]
 
     async def finish(
@@ -121,7 +121,7 @@ class Rig:
 
     async def running(self, holder: Holder, *calls: ToolCall) -> None:
         """Have calls started."""
-        assert await self.submit(holder, *calls) == ["queued"] * len(calls)
+        assert set(await self.submit(holder, *calls)) <= {"queued", "again"}
         assert await self.start(holder, *calls) == ["go"] * len(calls)
 
     # -- what is to be seen

@@ -4,11 +4,11 @@ import asyncio
 import contextlib
 import socket
 import subprocess
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
-import redis
 
 from toolfleet.config import connection
 from toolfleet.config.errors import RedisUnavailable, RedisUnsupported, SettingsError, ToolfleetError
@@ -37,17 +37,18 @@ async def stub(answer: Answer) -> AsyncIterator[str]:
         await server.wait_closed()
 
 
-def info(text: str) -> Answer:
-    """A Redis without HELLO, which says OK to everything but INFO."""
+def info(text: str, *, hello: bool = True) -> Answer:
+    """A Redis that says OK to everything but INFO, and to HELLO if it knows it (6.0 brought it)."""
 
     def answer(chunk: bytes) -> bytes:
         said = b""
-        for word in chunk.upper().split(b"\r\n"):
+        words = chunk.upper().split(b"\r\n")
+        for word in words:
             if word == b"HELLO":
-                said += b"-ERR unknown command `HELLO`\r\n"
+                said += b"%1\r\n$5\r\nproto\r\n:3\r\n" if hello else b"-ERR unknown command `HELLO`\r\n"
             elif word == b"INFO":
                 said += b"$%d\r\n%s\r\n" % (len(text), text.encode())
-            elif word in (b"AUTH", b"CLIENT", b"SELECT", b"PING"):
+            elif word in (b"CLIENT", b"SELECT", b"PING") or (word == b"AUTH" and b"HELLO" not in words):
                 said += b"+OK\r\n"
         return said
 
@@ -81,14 +82,19 @@ def guarded(tmp_path: Path) -> Iterator[str]:
     options = ["--port", "0", "--unixsocket", str(sock), "--save", "", "--requirepass", HIDDEN, "--dir", str(tmp_path)]
     with subprocess.Popen([server, *options, "--loglevel", "warning"], stdout=subprocess.DEVNULL) as process:
         try:
-            while True:
-                with contextlib.suppress(redis.ConnectionError), redis.Redis(unix_socket_path=str(sock)) as probe:
-                    probe.execute_command("QUIT")
-                    break
+            while not _listens(sock):
                 assert process.poll() is None, "redis-server did not start"
+                time.sleep(0.01)
             yield str(sock)
         finally:
             process.terminate()
+
+
+def _listens(path: Path) -> bool:
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+        probe.connect(str(path))
+        return True
+    return False
 
 
 async def test_a_usable_redis_tells_its_version(redis_url: str) -> None:
@@ -101,12 +107,20 @@ async def test_new_enough(version: str) -> None:
         assert await check(url) == version
 
 
-@pytest.mark.parametrize("version", ["6.0.16", "5.0.7", "2.8"])
+@pytest.mark.parametrize("version", ["6.0.16", "6.1", "0"])
 async def test_too_old_says_which_it_is_and_which_it_must_be(version: str) -> None:
     async with stub(info(f"# Server\r\nredis_version:{version}\r\n")) as url:
         message = await refusal(RedisUnsupported, url)
     assert version in message
     assert "needs 6.2 or newer" in message
+
+
+async def test_one_so_old_that_it_does_not_know_hello() -> None:
+    async with stub(info("# Server\r\nredis_version:5.0.7\r\n", hello=False)) as url:
+        with pytest.raises(RedisUnsupported) as caught:
+            await check(url)
+    assert "6.2" in str(caught.value)
+    assert HIDDEN not in str(caught.value)
 
 
 async def test_something_that_speaks_the_protocol_but_tells_no_version() -> None:

@@ -2,7 +2,7 @@
 being run twice, because redis-py repeats one whose answer was lost."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 import redis.asyncio
@@ -132,17 +132,19 @@ class TestSubmit:
 class TestStart:
     async def test_go_once_and_duplicate_ever_after(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
         await rig.submit(holder, call)
-        assert await rig.start(holder, call, token="a1") == ["go"]
-        assert await rig.start(holder, call, token="a2") == ["duplicate"]
+        assert await rig.start(holder, call, attempt="a1") == ["go"]
+        assert await rig.start(holder, call, attempt="a2") == ["duplicate"]
         await rig.finish(holder, call)
-        assert await rig.start(holder, call, token="a3") == ["duplicate"]
-        assert await rig.start(holder, call, token="a1") == ["duplicate"], "not even the same attempt, once it is done"
+        assert await rig.start(holder, call, attempt="a3") == ["duplicate"]
+        assert await rig.start(holder, call, attempt="a1") == ["duplicate"], (
+            "not even the same attempt, once it is done"
+        )
 
     async def test_the_same_attempt_may_ask_twice(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
         """Its first answer was lost with the connection."""
         await rig.submit(holder, call)
-        assert await rig.start(holder, call, token="a1") == ["go"]
-        assert await rig.start(holder, call, token="a1") == ["go"]
+        assert await rig.start(holder, call, attempt="a1") == ["go"]
+        assert await rig.start(holder, call, attempt="a1") == ["go"]
 
     async def test_two_messages_with_one_call_start_it_once(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
         await rig.submit(holder, call)
@@ -354,7 +356,7 @@ class TestReplies:
 
 
 class TestTimeToLive:
-    """The fixture ``redis_url`` checks after every test that no key is without a TTL; here, that it is the right one."""
+    """That there is one the fixture ``redis_url`` checks after every test; here, that it is the right one."""
 
     async def test_every_kind_of_key_has_one(self, rig: Rig) -> None:
         await rig.worker(slots=1)
@@ -401,7 +403,7 @@ class TestTimeToLive:
 
 
 class Echo(FleetState):
-    """Runs every script twice with the same arguments, as redis-py does when an answer is lost; the second one counts."""
+    """Runs every script twice with the same arguments, as redis-py does when an answer is lost; the second counts."""
 
     async def _run(self, name: str, *args: str | int) -> object:
         await super()._run(name, *args)
@@ -410,12 +412,12 @@ class Echo(FleetState):
 
 class TestEveryScriptBearsBeingRunTwice:
     @pytest.fixture
-    async def rig(self, raw: redis.asyncio.Redis, redis_url: str) -> AsyncIterator[Rig]:
+    async def rig(self, raw: redis.asyncio.Redis, redis_url: str) -> Rig:
         """A bench on which everything happens twice."""
         made = Rig(raw, settings(redis_url))
         made.state = Echo(raw, made.settings)
         await made.producer()
-        yield made
+        return made
 
     async def test_route_reserves_one_slot(self, rig: Rig) -> None:
         await rig.worker(slots=2)
@@ -513,8 +515,8 @@ class TestEveryScriptBearsBeingRunTwice:
         await rig.worker()
         holder = await rig.hold()
         await rig.submit(holder, rig.call())
-        assert await rig.start(holder, rig.call(), token="a1") == ["go"]
-        assert await rig.start(holder, rig.call(), token="a2") == ["duplicate"]
+        assert await rig.start(holder, rig.call(), attempt="a1") == ["go"]
+        assert await rig.start(holder, rig.call(), attempt="a2") == ["duplicate"]
 
     async def test_finish_is_still_done_and_delivers_once(self, rig: Rig) -> None:
         await rig.worker()
@@ -550,7 +552,7 @@ async def test_many_at_once_start_a_call_once_and_deliver_it_once(rig: Rig) -> N
     holder = await rig.hold("t1")
     call = rig.call("c1", "t1")
     await asyncio.gather(*(rig.submit(holder, call) for _ in range(20)))
-    started = await asyncio.gather(*(rig.start(holder, call, token=f"a{n}") for n in range(50)))
+    started = await asyncio.gather(*(rig.start(holder, call, attempt=f"a{n}") for n in range(50)))
     assert started.count(["go"]) == 1
     ended = await asyncio.gather(
         *(rig.finish(holder, call, output=f"{n}") for n in range(20)),

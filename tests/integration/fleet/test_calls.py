@@ -81,7 +81,14 @@ async def test_arguments_may_come_as_the_models_own_json(fleet: Fleet) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/tmp/with space", "/tmp/it's \"quoted\"", "/tmp/two\nlines", "-rf", "/tmp/$(touch x)`id`;&|", "/tmp/ümläut/深い/f"],
+    [
+        "/tmp/with space",
+        '/tmp/it\'s "quoted"',
+        "/tmp/two\nlines",
+        "-rf",
+        "/tmp/$(touch x)`id`;&|",
+        "/tmp/ümläut/深い/f",
+    ],
 )
 async def test_odd_paths_round_trip(fleet: Fleet, path: str) -> None:
     async with fleet.trajectory() as t:
@@ -145,7 +152,14 @@ async def test_100_mb_of_output_is_cut_in_the_middle(fleet: Fleet) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["exit 3", "exec true", "kill -9 -1", "kill -9 1; kill -INT 1", "exec 1>&- 2>&-; echo gone", "rm -rf / 2>/dev/null"],
+    [
+        "exit 3",
+        "exec true",
+        "kill -9 -1",
+        "kill -9 1; kill -INT 1",
+        "exec 1>&- 2>&-; echo gone",
+        "rm -rf / 2>/dev/null",
+    ],
 )
 async def test_no_command_takes_its_sandbox_down(fleet: Fleet, command: str) -> None:
     async with fleet.trajectory() as t:
@@ -163,7 +177,9 @@ async def test_a_fork_storm_stays_within_its_limit_and_its_deadline(fleet: Fleet
 
 async def test_text_that_looks_like_our_own_frames_changes_nothing(fleet: Fleet) -> None:
     async with fleet.trajectory() as t:
-        r = await t.terminal("""printf '\\0\\0\\0\\20{"status":"lost"}'; echo "no permissions to create new namespace" >&2""")
+        r = await t.terminal(
+            """printf '\\0\\0\\0\\20{"status":"lost"}'; echo "no permissions to create new namespace" >&2"""
+        )
     assert (r.status, r.exit_code) == (Status.OK, 0)
 
 

@@ -216,6 +216,7 @@ class Core:
         try:
             while not await self.state.recover(self.worker_id, self.boot, f"worker {self.worker_id} stopped"):
                 pass
+            await self.state.drop_broker_keys(self.worker_id)
         except OUTAGES as error:
             log.warning("Redis does not answer; other workers will recover what is left: %s", error)
 

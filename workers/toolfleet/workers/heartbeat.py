@@ -34,6 +34,7 @@ class Heartbeat(Service):
         core = self._core
         held = [(lease.trajectory_id, lease.epoch) for lease in core.leases]
         beat = await core.state.heartbeat(core.worker_id, core.boot, self._facts(), held)
+        await core.state.keep_broker_keys(core.worker_id)
         believed = dict(held)
         for trajectory in beat.lost:
             lease = core.leases.get(trajectory)

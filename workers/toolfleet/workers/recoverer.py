@@ -3,7 +3,6 @@
 import logging
 from typing import ClassVar
 
-from toolfleet.config import keys
 from toolfleet.config.state import FleetState
 from toolfleet.workers.service import Service
 
@@ -25,6 +24,4 @@ class Recoverer(Service):
             log.warning("worker %s died; its trajectories are told", worker)
             while not await self._state.recover(worker, boot, f"worker {worker} died"):
                 pass
-            # The messages in its queue are only carriage; the ledger has had its say.
-            queue = keys.broker_prefix(self._state.fleet) + keys.queue(self._state.fleet, worker)
-            await self._state.redis.delete(queue)
+            await self._state.drop_broker_keys(worker)
