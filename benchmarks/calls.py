@@ -144,6 +144,11 @@ async def measure(rounds: int, calls: int, trajectories: int) -> list[Way]:
     return [floor, plain, single, plain_many, many]
 
 
+def ratio(mine: list[float], its: list[float]) -> float:
+    """Median of the ratios, round by round."""
+    return statistics.median(a / b for a, b in zip(mine, its, strict=True))
+
+
 def table(ways: list[Way]) -> Table:
     """Medians over the rounds, and ratios to plain Celery in the same setting."""
     shown = Table(title=f"{COMMAND!r}: medians over {len(ways[0].rates)} rounds", title_justify="left")
@@ -154,9 +159,7 @@ def table(ways: list[Way]) -> Table:
         p50, rate = statistics.median(way.latencies_ms), statistics.median(way.rates)
         row = [way.name, f"{p50:.2f}", f"{rate:.0f}"]
         if rival := rivals.get(index):
-            slower = statistics.median(mine / its for mine, its in zip(way.latencies_ms, rival.latencies_ms, strict=True))
-            faster = statistics.median(mine / its for mine, its in zip(way.rates, rival.rates, strict=True))
-            row += [f"{slower:.2f} x", f"{faster:.1f} x"]
+            row += [f"{ratio(way.latencies_ms, rival.latencies_ms):.2f} x", f"{ratio(way.rates, rival.rates):.1f} x"]
         shown.add_row(*row)
     return shown
 

@@ -281,6 +281,7 @@ class Executor:
         """A sandbox with the set-up of the trajectory unpacked in it."""
         sandbox = await self._pool.acquire(lease.profile)
         try:
+            await sandbox.claim(lease.epoch)
             for step in lease.setup:
                 content = await self._state.blob(step["archive"])
                 if content is None:

@@ -1,0 +1,47 @@
+"""Workers and Flower as processes of their own, on the test's Redis."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+TOOLFLEET = [sys.executable, "-c", "from toolfleet.config.cli import main; main()"]
+
+
+def wait_until(fact: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Wait for a fact, not for time."""
+    deadline = time.monotonic() + seconds
+    while not fact():
+        if time.monotonic() > deadline:
+            pytest.fail(f"did not come true within {seconds:g} s")
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def process(*arguments: str, **env: str) -> Iterator[subprocess.Popen[bytes]]:
+    """``toolfleet ARGUMENTS``, asked to stop at the end and killed when it does not."""
+    with tempfile.TemporaryDirectory(prefix="tf-") as folder:
+        everything = {**os.environ, "TOOLFLEET_RUNTIME_DIR": f"{folder}/run", **env}
+        started = subprocess.Popen([*TOOLFLEET, *arguments], env=everything, cwd=folder)
+        try:
+            yield started
+        finally:
+            started.terminate()
+            try:
+                started.wait(30)
+            except subprocess.TimeoutExpired:
+                started.kill()
+                started.wait()
+
+
+def worker(
+    name: str, url: str, slots: int = 2, **env: str
+) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
+    """A worker of the fleet ``test`` with the same short times as the fixture ``settings``."""
+    short = {"TOOLFLEET_FLEET": "test", "TOOLFLEET_HEARTBEAT": "0.2", "TOOLFLEET_LEASE_TTL": "2"}
+    return process("worker", "--name", name, "--slots", str(slots), TOOLFLEET_REDIS_URL=url, **{**short, **env})
