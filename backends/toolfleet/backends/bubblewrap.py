@@ -17,9 +17,11 @@ from toolfleet.backends.base import Capabilities, Outcome, Owner, Request, Sandb
 from toolfleet.backends.channel import Channel, unix
 from toolfleet.backends.local import diagnose, launch, layout, processes, records
 from toolfleet.backends.local.cgroup import MemoryCgroups
+from toolfleet.backends.local.images import DEFAULT as DEFAULT_IMAGES
+from toolfleet.backends.local.images import Images
 from toolfleet.backends.local.processes import Identity
 from toolfleet.backends.local.records import Directory, Record
-from toolfleet.config.errors import BackendUnavailable, SandboxLost, SandboxStartFailed
+from toolfleet.config.errors import BackendUnavailable, SandboxLost, SandboxStartFailed, SpecRefused
 from toolfleet.config.profile import MIB, Profile
 
 T = TypeVar("T")
@@ -31,7 +33,7 @@ _PATIENCE = 10.0
 
 _NOTES = (
     "Commands run as root of a user namespace in which no other user exists: chown to another user fails.",
-    "The disk limit is memory: files of a sandbox live in a tmpfs.",
+    "With storage=memory files of a sandbox live in a tmpfs, and the disk limit is memory.",
     "With network=host, abstract unix sockets of the host can be reached.",
 )
 
@@ -83,11 +85,12 @@ class BubblewrapBackend:
 
     name = "bubblewrap"
 
-    def __init__(self, runtime_dir: Path, *, use_cgroups: bool = True) -> None:
+    def __init__(self, runtime_dir: Path, *, use_cgroups: bool = True, images: Path = DEFAULT_IMAGES) -> None:
         self._runtime_dir = runtime_dir
         self._root = runtime_dir / "sandboxes"
         self._host = socket.gethostname()
         self._use_cgroups = use_cgroups
+        self._images = Images(images)
         self._privileged = os.geteuid() == 0
 
     # -- Backend --------------------------------------------------------------------------------------------------
@@ -99,10 +102,10 @@ class BubblewrapBackend:
         await asyncio.to_thread(_bundle, self._runtime_dir)
         groups = await asyncio.to_thread(self._cgroups)
         memory = "cgroup" if groups else "monitor"
-        notes = (
-            _NOTES if groups else (*_NOTES, "No memory cgroup can be made here: memory is checked ten times a second.")
-        )
-        return Capabilities(networks=frozenset({"none", "host"}), memory=memory, attach="host", notes=notes)
+        notes = [*_NOTES, await asyncio.to_thread(self._storage_note)]
+        if not groups:
+            notes.append("No memory cgroup can be made here: memory is checked ten times a second.")
+        return Capabilities(networks=frozenset({"none", "host"}), memory=memory, attach="host", notes=tuple(notes))
 
     async def create(self, profile: Profile, owner: Owner) -> BubblewrapSandbox:
         """See `toolfleet.backends.base.Backend.create`."""
@@ -162,10 +165,10 @@ class BubblewrapBackend:
         directory = Directory(self._root / Path(ref.id).name)
         record = await asyncio.to_thread(directory.read)
         if record is not None and record.boot == processes.boot_id():
-            if not await _end(record):
+            if not await records.end(record, _PATIENCE):
                 raise SandboxLost(f"sandbox {ref.id} does not end", sent=True)
-            if record.cgroup is not None:
-                await _remove_cgroup(Path(record.cgroup))
+            if record.cgroup is not None and not await MemoryCgroups.removed(Path(record.cgroup), _PATIENCE):
+                raise SandboxLost(f"the cgroup {record.cgroup} is still in use", sent=True)
         await asyncio.to_thread(directory.remove)
         processes.reap()
 
@@ -178,6 +181,9 @@ class BubblewrapBackend:
     def _start(self, bwrap: str, profile: Profile, owner: Owner, directory: Directory) -> launch.Started:
         """Everything up to a runner that has its configuration. Blocking."""
         processes.reap()
+        on_disk = profile.storage == "disk"
+        if on_disk:
+            self._images.check()
         bundle = _bundle(self._runtime_dir)
         groups = self._cgroups()
         creator = Identity.of(os.getpid())
@@ -196,7 +202,8 @@ class BubblewrapBackend:
         )
         directory.write(record)
         if groups:
-            groups.create(directory.id, (profile.memory_mib + profile.disk_mib) * MIB)
+            # Files in a tmpfs are memory; the cache of those on a disk can be dropped at any time.
+            groups.create(directory.id, (profile.memory_mib + (0 if on_disk else profile.disk_mib)) * MIB)
         plan = self._plan(bwrap, profile, directory, bundle, groups)
         with directory.listen() as listener:
             started = launch.launch(plan, listener)
@@ -212,17 +219,27 @@ class BubblewrapBackend:
     ) -> launch.Plan:
         rootfs = None if profile.rootfs is None else Path(profile.rootfs)
         view = layout.view(profile, bundle.path, None if self._privileged else rootfs)
+        uid = FIRST_UID + int(directory.id[:6], 16) if self._privileged else None
+        on_disk = profile.storage == "disk"
         return launch.Plan(
             bwrap=bwrap,
             arguments=[*layout.namespaces(profile.network), *view],
             runtime=layout.RUNTIME,
             bundle=bundle,
             config=layout.config(profile, monitor=groups is None),
-            uid=FIRST_UID + int(directory.id[:6], 16) if self._privileged else None,
+            uid=uid,
             cgroups=groups,
             cgroup=groups.path(directory.id) if groups else None,
             rootfs=rootfs if self._privileged else None,
+            disk=functools.partial(self._images.mount, profile.disk_mib, uid or 0) if on_disk else None,
         )
+
+    def _storage_note(self) -> str:
+        try:
+            self._images.check()
+        except SpecRefused as error:
+            return f"Profiles with storage=disk are refused: {error}"
+        return "With storage=disk files of a sandbox live in an ext4 image, and disk_mib does not count as memory."
 
     def _cgroups(self) -> MemoryCgroups | None:
         return _found_cgroups() if self._use_cgroups else None
@@ -244,27 +261,6 @@ async def _to_the_end(work: Awaitable[T]) -> T:
         if not task.cancelled() and task.exception() is None and isinstance(made := task.result(), launch.Started):
             made.close()
         raise
-
-
-async def _end(record: Record) -> bool:
-    """Kill the processes of a sandbox and wait for their end."""
-    if record.runner is not None and not await processes.wait(record.runner, _PATIENCE, kill=True):
-        return False
-    if record.monitor is None:
-        return True
-    # The monitor ends by itself once it has collected the runner; killed before, it would leave a zombie to init.
-    if await processes.wait(record.monitor, 1.0, kill=False):
-        return True
-    return await processes.wait(record.monitor, _PATIENCE, kill=True)
-
-
-async def _remove_cgroup(path: Path) -> None:
-    """Remove a cgroup whose processes are ending."""
-    until = time.monotonic() + _PATIENCE
-    while not MemoryCgroups.remove(path):
-        if time.monotonic() > until:
-            raise SandboxLost(f"the cgroup {path} is still in use", sent=True)
-        await asyncio.sleep(0.002)
 
 
 @functools.cache

@@ -19,6 +19,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from toolfleet.backends.local import trust
+from toolfleet.backends.local.trust import Untrusted
 from toolfleet.config.errors import BackendUnavailable
 
 #: Seconds that any step of building a bundle may take.
@@ -86,13 +88,9 @@ def ensure(runtime_dir: Path) -> Bundle:
             with contextlib.suppress(OSError):  # another worker's bundle, which it keeps fresh itself
                 os.utime(path)
             return Bundle(path, static=not (path / "lib/loader").exists())
-        except (OSError, _Untrusted) as error:
+        except (OSError, Untrusted) as error:
             errors.append(f"{root}: {error}")
     raise BackendUnavailable("no directory can hold the runner's interpreter: " + "; ".join(errors))
-
-
-class _Untrusted(Exception):
-    """Somebody else could put files there."""
 
 
 def _roots(runtime_dir: Path) -> list[Path]:
@@ -111,14 +109,10 @@ def _make_trusted(root: Path) -> None:
 
 def _check_trust(path: Path) -> None:
     """Refuse a place where anyone but this user and root could have put something, or that others cannot read."""
-    mine = (0, os.geteuid())
+    trust.check(path)
     for place in (path, *path.resolve().parents):
-        status = place.stat()
-        writable = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        if status.st_uid not in mine or (writable and not status.st_mode & stat.S_ISVTX):
-            raise _Untrusted(f"{place} could be written by others")
-        if os.geteuid() == 0 and not status.st_mode & stat.S_IXOTH:
-            raise _Untrusted(f"{place} cannot be entered by the users of sandboxes")
+        if os.geteuid() == 0 and not place.stat().st_mode & stat.S_IXOTH:
+            raise Untrusted(f"{place} cannot be entered by the users of sandboxes")
 
 
 def _key() -> str:

@@ -31,6 +31,7 @@ class Replies:
         self._last = b"0-0"
         self._untrimmed = 0
         self._task: asyncio.Task[None] | None = None
+        self._stopping = False
 
     def start(self) -> None:
         """Begin to read."""
@@ -38,6 +39,8 @@ class Replies:
 
     async def stop(self) -> None:
         """End reading."""
+        # The flag beside the cancellation: the Redis client may swallow the latter while it reconnects.
+        self._stopping = True
         if self._task:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -45,7 +48,7 @@ class Replies:
 
     async def _read_forever(self) -> None:
         pause = 0.05
-        while True:
+        while not self._stopping:
             try:
                 await self._read_once()
                 pause = 0.05

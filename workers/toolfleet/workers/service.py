@@ -21,6 +21,7 @@ class Service:
         self.interval = interval
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._stopping = False
 
     async def tick(self) -> None:
         """One round of work."""
@@ -29,6 +30,7 @@ class Service:
     def start(self) -> None:
         """Begin; needs a running event loop."""
         if self._task is None:
+            self._stopping = False
             self._task = asyncio.create_task(self._loop(), name=f"toolfleet-{self.name}")
 
     def wake(self) -> None:
@@ -39,17 +41,24 @@ class Service:
         """End the loop and wait for it."""
         task, self._task = self._task, None
         if task is not None:
+            # The flag beside the cancellation: a library below a tick may swallow the latter, and some do.
+            self._stopping = True
+            self._wake.set()
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
     async def _loop(self) -> None:
-        while True:
+        while not self._stopping:
             self._wake.clear()
             try:
                 await self.tick()
             except Exception:
                 log.exception("%s: a round failed; the next one follows", self.name)
+            if self._stopping:
+                return
             # Jitter keeps the loops of many workers from meeting at Redis in step.
+            # Not wait_for: on Python 3.11 it swallows a cancellation that meets the end of the wait.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self.interval * random.uniform(0.9, 1.1))  # noqa: S311
+                async with asyncio.timeout(self.interval * random.uniform(0.9, 1.1)):  # noqa: S311
+                    await self._wake.wait()

@@ -1,5 +1,6 @@
 """A memory cgroup for each sandbox, below the worker's own, where the machine lets us make one."""
 
+import asyncio
 import contextlib
 import os
 import time
@@ -76,6 +77,16 @@ class MemoryCgroups:
             return True
         except OSError:
             return False
+        return True
+
+    @classmethod
+    async def removed(cls, path: Path, patience: float) -> bool:
+        """Remove a cgroup whose processes are ending; False when ``patience`` seconds do not suffice."""
+        until = time.monotonic() + patience
+        while not cls.remove(path):
+            if time.monotonic() > until:
+                return False
+            await asyncio.sleep(0.002)
         return True
 
 

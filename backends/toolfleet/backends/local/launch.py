@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +44,8 @@ class Plan:
     cgroup: Path | None
     rootfs: Path | None
     """A base to hand over as a mount whose files belong to the sandbox's root."""
+    disk: Callable[[], int] | None
+    """Makes a detached mount to hand over as the writable layer; without it that is memory."""
 
 
 @dataclass(slots=True)
@@ -89,6 +91,7 @@ class _Start:
         self._boot, self._boot_theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._info, self._info_theirs = os.pipe2(os.O_CLOEXEC)
         self._gate_theirs, self._gate = os.pipe2(os.O_CLOEXEC)
+        self._disk = -1
 
     def run(self, listener: socket.socket) -> tuple[Identity, Identity]:
         """Return the runner and bubblewrap's monitor."""
@@ -97,6 +100,8 @@ class _Start:
             self._close_theirs()
             runner = None
             try:
+                if self._plan.disk is not None:  # while bubblewrap makes its namespaces
+                    self._disk = self._plan.disk()
                 runner = self._child()
                 watched = Identity.of(monitor)
                 if watched is None:
@@ -112,8 +117,9 @@ class _Start:
         finally:
             self._close_theirs()
             self._boot.close()
-            os.close(self._info)
-            os.close(self._gate)
+            for fd in (self._info, self._gate, self._disk):
+                if fd >= 0:
+                    os.close(fd)
 
     def _spawn(self, listener: socket.socket) -> int:
         """Start bubblewrap; the duty to collect it goes to `processes`, for it outlives any handle of ours."""
@@ -173,7 +179,8 @@ class _Start:
                 fds["oom"] = plan.cgroups.counter(plan.cgroup)
             if plan.rootfs is not None:
                 fds["lower"] = _base_mount(plan.rootfs, runner)
-            boot.send(self._boot, plan.config, fds)
+            disk = {} if self._disk < 0 else {"disk": self._disk}
+            boot.send(self._boot, plan.config, fds | disk)
         finally:
             for fd in fds.values():
                 os.close(fd)

@@ -1,13 +1,14 @@
 """What a bubblewrap sandbox looks like: bubblewrap's arguments, and the files and links that the runner adds.
 
-bubblewrap makes the namespaces and an outer view that holds the interpreter at ``/runtime`` and the future root at
-``/newroot``; the runner does the rest (``toolfleet.backends.runner.enter``).
+bubblewrap makes the namespaces and an outer view that holds the interpreter at ``/runtime`` and the future root's
+mounts on a stage; the runner does the rest (``toolfleet.backends.runner.enter``).
 """
 
 import os
 from pathlib import Path
 
 from toolfleet.backends.runner.config import MIB, Config
+from toolfleet.backends.runner.enter import LOWER, NEW_ROOT, SCRATCH, STAGE
 from toolfleet.config.errors import SpecRefused
 from toolfleet.config.profile import Profile
 
@@ -63,22 +64,23 @@ def namespaces(network: str) -> list[str]:
 
 def view(profile: Profile, bundle: Path, lower: Path | None) -> list[str]:
     """bubblewrap's arguments for the outer view; ``lower`` is a root filesystem to bind, when there is one to bind."""
-    arguments = ["--ro-bind", str(bundle), RUNTIME]
+    arguments = ["--ro-bind", str(bundle), RUNTIME, "--dir", NEW_ROOT]
     if profile.rootfs is None:
-        return [*arguments, "--tmpfs", "/newroot", *_host_base("/newroot"), *_kernel_mounts("/newroot")]
-    base = ["--ro-bind", str(lower), "/lower"] if lower else ["--dir", "/lower"]
-    return [*arguments, *base, "--dir", "/scratch", "--dir", "/newroot", *_kernel_mounts("/stage")]
+        return [*arguments, *_host_base(STAGE), *_kernel_mounts(STAGE)]
+    base = ["--ro-bind", str(lower), LOWER] if lower else ["--dir", LOWER]
+    return [*arguments, *base, "--dir", SCRATCH, *_kernel_mounts(STAGE)]
 
 
 def _host_base(root: str) -> list[str]:
-    arguments = ["--ro-bind", "/usr", f"{root}/usr"]
-    for name in _TOP_LEVEL:
-        if os.path.isdir(f"/{name}") and not os.path.islink(f"/{name}"):
-            arguments += ["--ro-bind", f"/{name}", f"{root}/{name}"]
-    for name in _ETC:
-        if os.path.exists(f"/etc/{name}"):
-            arguments += ["--ro-bind", f"/etc/{name}", f"{root}/etc/{name}"]
-    return arguments
+    return [argument for path in _base_paths() for argument in ("--ro-bind", path, root + path)]
+
+
+def _base_paths() -> list[str]:
+    """What of the host is the base of a sandbox without a rootfs."""
+    top = [f"/{name}" for name in _TOP_LEVEL]
+    etc = [f"/etc/{name}" for name in _ETC]
+    real = [path for path in top if os.path.isdir(path) and not os.path.islink(path)]
+    return ["/usr", *real, *(path for path in etc if os.path.exists(path))]
 
 
 def _kernel_mounts(root: str) -> list[str]:
@@ -107,6 +109,7 @@ def config(profile: Profile, *, monitor: bool) -> Config:
         workdir=profile.workdir,
         env=dict(profile.env),
         overlay=not on_host,
+        staged=[*(_base_paths() if on_host else ()), "/proc", "/dev"],
         files=files,
         defaults=_FILES,
         links=_host_links() if on_host else {},

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from toolfleet.backends.base import Owner
+from toolfleet.backends.local import processes
 from toolfleet.backends.local.processes import Identity, boot_id
 
 _NAME = "record.json"
@@ -95,6 +96,18 @@ class Directory:
     def remove(self) -> None:
         """Remove the directory."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+async def end(record: Record, patience: float) -> bool:
+    """Kill the processes of a sandbox and wait for their end; False when ``patience`` seconds do not suffice."""
+    if record.runner is not None and not await processes.wait(record.runner, patience, kill=True):
+        return False
+    if record.monitor is None:
+        return True
+    # The monitor ends by itself once it has collected the runner; killed before, it would leave a zombie to init.
+    if await processes.wait(record.monitor, 1.0, kill=False):
+        return True
+    return await processes.wait(record.monitor, patience, kill=True)
 
 
 def directories(root: Path) -> Iterator[Directory]:

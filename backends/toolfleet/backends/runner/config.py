@@ -26,6 +26,8 @@ class Config:
     env: dict[str, str] = field(default_factory=dict)
     overlay: bool = False
     """The base is a root filesystem under an overlay, not the host's ``/usr``."""
+    staged: list[str] = field(default_factory=list)
+    """Mounts to move to these paths of the new root from below the stage, see `enter`."""
     files: dict[str, str] = field(default_factory=dict)
     """Text files to write into the new root, replacing what is there."""
     defaults: dict[str, str] = field(default_factory=dict)
@@ -45,7 +47,8 @@ class Config:
 def receive(channel: socket.socket) -> tuple[Config, dict[str, int]]:
     """Read the boot message: the configuration, and descriptors by name.
 
-    The message is ``{"config": ..., "fds": [names]}`` with the descriptors attached in the same order.
+    The message is ``{"config": ..., "fds": [names]}`` with the descriptors attached in the same order: ``oom`` (see
+    `memory.OomCounter`), ``lower`` and ``disk`` (see `enter`).
     """
     data, fds, _, _ = socket.recv_fds(channel, MAX_BOOT, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
     if not data:

@@ -1,19 +1,21 @@
 """How the runner goes from the outer view, which bubblewrap made, into the sandbox's own root.
 
-The outer view holds the interpreter bundle and, at ``/newroot``, what becomes the sandbox. After the pivot nothing of
-the host but the read-only base can be reached, not even the bundle: every module must have been imported before.
+The outer view holds the interpreter bundle and, on a stage, the mounts that bubblewrap has made for the sandbox. The
+new root is assembled from a writable layer, in memory or on disk, and these. After the pivot nothing of the host but
+the read-only base can be reached, not even the bundle: every module must have been imported before.
 """
 
 import contextlib
 import os
 import resource
+from collections.abc import Mapping
 from pathlib import Path
 
 from toolfleet.backends.runner import kernel
 from toolfleet.backends.runner.config import Config
 
 NEW_ROOT = "/newroot"
-#: Where an overlay's read-only base, its writable layer, and /proc and /dev wait before the pivot.
+#: Where an overlay's read-only base, its writable layer, and mounts for places in the new root wait before the pivot.
 LOWER, SCRATCH, STAGE = "/lower", "/scratch", "/stage"
 
 #: Directories of every sandbox, with their modes.
@@ -34,18 +36,23 @@ _INODES_PER_MIB = 256
 _SHM_LIMIT = 64 * 1024 * 1024
 
 
-def enter(config: Config, lower: int | None) -> int:
-    """Assemble the root, pivot into it, give up all privileges; ``lower`` is a detached mount of the base, if any.
+def enter(config: Config, mounts: Mapping[str, int]) -> int:
+    """Assemble the root, pivot into it, give up all privileges.
+
+    ``mounts`` may hold detached mounts: ``lower``, the base of an overlay, where bubblewrap has not bound it already;
+    ``disk``, the writable layer, where it is not to be memory.
 
     Returns:
         A descriptor of a directory on the writable layer, for spooling; commands cannot reach or remove it.
     """
     kernel.join_new_keyring()
     if config.overlay:
-        spool = _mount_overlay(config, lower)
+        spool = _mount_overlay(config, mounts)
     else:
-        kernel.mount("none", NEW_ROOT, None, kernel.MS_REMOUNT | kernel.MS_NOSUID | kernel.MS_NODEV, _size(config.disk))
+        _mount_writable(config, mounts, NEW_ROOT)
         spool = os.open(NEW_ROOT, os.O_RDONLY | os.O_DIRECTORY)
+    for path in config.staged:
+        _unstage(path)
     _furnish(config)
     _confine_proc()
     _limit_shm(config)
@@ -61,21 +68,35 @@ def _size(disk: int) -> str:
     return f"size={disk},nr_inodes={max(1024, disk // 2**20 * _INODES_PER_MIB)}"
 
 
-def _mount_overlay(config: Config, lower: int | None) -> int:
-    if lower is not None:
-        kernel.move_mount(lower, LOWER)
-    kernel.mount("tmpfs", SCRATCH, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, _size(config.disk))
+def _mount_writable(config: Config, mounts: Mapping[str, int], target: str) -> None:
+    if "disk" in mounts:
+        kernel.move_mount(mounts["disk"], target)
+    else:
+        kernel.mount("tmpfs", target, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, f"mode=755,{_size(config.disk)}")
+
+
+def _mount_overlay(config: Config, mounts: Mapping[str, int]) -> int:
+    if "lower" in mounts:
+        kernel.move_mount(mounts["lower"], LOWER)
+    _mount_writable(config, mounts, SCRATCH)
     for name in ("upper", "work", "spool"):
         os.mkdir(f"{SCRATCH}/{name}", 0o755)
     layers = f"lowerdir={LOWER},upperdir={SCRATCH}/upper,workdir={SCRATCH}/work,userxattr"
     kernel.mount("overlay", NEW_ROOT, "overlay", kernel.MS_NOSUID | kernel.MS_NODEV, layers)
-    for name in ("proc", "dev"):
-        target = Path(NEW_ROOT, name)
+    return os.open(f"{SCRATCH}/spool", os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _unstage(path: str) -> None:
+    """Move a mount from the stage to its place, which is made where the base has nothing that fits."""
+    source, target = Path(STAGE + path), Path(NEW_ROOT + path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
         if target.is_symlink() or not target.is_dir():
             target.unlink(missing_ok=True)
             target.mkdir(mode=0o755)
-        kernel.mount(f"{STAGE}/{name}", str(target), None, kernel.MS_MOVE)
-    return os.open(f"{SCRATCH}/spool", os.O_RDONLY | os.O_DIRECTORY)
+    else:
+        target.touch()
+    kernel.mount(str(source), str(target), None, kernel.MS_MOVE)
 
 
 def _furnish(config: Config) -> None:
@@ -85,7 +106,7 @@ def _furnish(config: Config) -> None:
         made = not os.path.lexists(directory)
         if made:
             directory.mkdir(parents=True)
-        if made or not config.overlay:  # without a base, bubblewrap made it on the way to something else
+        if made or not config.overlay:  # without a base, it was made on the way to something else
             directory.chmod(mode)
     for path, target in config.links.items():
         if not os.path.lexists(NEW_ROOT + path):

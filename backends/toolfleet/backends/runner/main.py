@@ -26,9 +26,10 @@ def main() -> None:
     listener.set_inheritable(False)
     with socket.socket(fileno=int(sys.argv[2])) as channel:
         config, fds = boot.receive(channel)
-    spool = enter(config, fds.get("lower")) if config.enter else os.open(tempfile.gettempdir(), os.O_RDONLY)
-    if "lower" in fds:
-        os.close(fds["lower"])
+    spool = enter(config, fds) if config.enter else os.open(tempfile.gettempdir(), os.O_RDONLY)
+    for name in ("lower", "disk"):
+        if name in fds:
+            os.close(fds[name])
     kernel.hide_from_ptrace()
     kernel.become_subreaper()
     kernel.set_name("toolfleet")

@@ -14,7 +14,6 @@ _BASE_ENV = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
     "USER": "root",
-    "LANG": "C.UTF-8",
     "TERM": "dumb",
     # Only one user is mapped into the sandbox, so tar as root could restore no owner and would fail at it.
     "TAR_OPTIONS": "--no-same-owner",

@@ -21,8 +21,8 @@ redis.call('PEXPIRE', workers_key(), keep_ms)
 local lost, unknown, orphaned, known, ended = {}, {}, {}, {}, 0
 for i = 8, 7 + 2 * tonumber(ARGV[7]), 2 do
   local t, epoch = ARGV[i], ARGV[i + 1]
-  known[t] = true
   if holds(t, boot, epoch) then
+    known[t] = true
     redis.call('PEXPIRE', lease_key(t), keep_ms)
     local producer = redis.call('HGET', lease_key(t), 'producer')
     if redis.call('EXISTS', producer_key(producer)) == 0 then orphaned[#orphaned + 1] = t end

@@ -9,8 +9,9 @@ if known and known ~= boot then return 1 end
 if ARGV[6] == '1' and alive(worker, boot, now_ms()) then return 1 end
 for i, t in ipairs(redis.call('SMEMBERS', leases_key(worker))) do
   if i > PASS then return 0 end
-  local l = redis.call('HMGET', lease_key(t), 'worker', 'boot', 'state')
-  if l[1] == worker and l[2] == boot and l[3] ~= 'closed' then
+  local l = redis.call('HMGET', lease_key(t), 'worker', 'state')
+  -- Whatever its boot: an earlier process of that name is gone as well.
+  if l[1] == worker and l[2] ~= 'closed' and l[2] ~= 'lost' then
     lose(t, worker, cause, keep_ms, result_ms)
   else
     redis.call('SREM', leases_key(worker), t)
