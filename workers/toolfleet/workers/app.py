@@ -5,6 +5,7 @@ Importing this module reads the settings; a worker's core starts only when Celer
 
 from typing import Any
 
+from celery.worker.request import Request
 from kombu import Exchange, Queue
 
 from toolfleet.config.celery_app import ACCEPT, make_app
@@ -26,7 +27,15 @@ lifecycle.connect_signals()
 register_revoke(lifecycle)
 
 
-@app.task(name=ACCEPT, send_events=False, ignore_result=True)
+class Carriage(Request):
+    """A message from a ``no_ack`` queue: there is nothing to acknowledge, and Celery's attempt costs a round trip."""
+
+    def acknowledge(self) -> None:
+        """Do nothing."""
+        self.acknowledged = True
+
+
+@app.task(name=ACCEPT, Request=Carriage, send_events=False, ignore_result=True)
 def accept(items: list[dict[str, Any]]) -> None:
     """Hand the items of one message to the core, and be ready for the next."""
     lifecycle.accept(items)

@@ -76,8 +76,8 @@ class Call:
     cancelled: bool = False
     out_of_memory: bool = False
     """The monitor has killed one of its processes."""
-    oom_kills: int = 0
-    """What the cgroup's counter said at the start."""
+    oom_mark: bytes = b""
+    """What the cgroup's counters said at the start."""
     deadline: Timer | None = None
     drain: Timer | None = None
     kill: TreeKill | None = None
@@ -114,9 +114,10 @@ class Outcomes:
 
     def find(self, call_id: str) -> Finished | None:
         """The outcome of a call that has ended, None of one that was never seen."""
-        self._prune()
         if (entry := self._kept.get(call_id)) is not None:
-            return entry[1]
+            if entry[0] >= time.monotonic() - KEEP_SECONDS:
+                return entry[1]
+            self._prune()
         if call_id in self._dropped:
             return outcome(NOT_STARTED, error=f"The call {call_id} has ended, and its outcome is no longer kept")
         return None

@@ -17,6 +17,8 @@ MAX_BODY = 1024 * 1024
 PROTOCOL = 1
 
 _PREFIX = struct.Struct("!II")
+_dump = json.JSONEncoder(separators=(",", ":")).encode
+_load = json.JSONDecoder().decode
 
 Header = dict[str, Any]
 
@@ -31,7 +33,7 @@ def encode(header: Header, body: bytes | memoryview = b"") -> bytes:
     Raises:
         FrameError: one of them is longer than a frame may be.
     """
-    head = json.dumps(header, separators=(",", ":")).encode("ascii")
+    head = _dump(header).encode("ascii")
     if len(head) > MAX_HEADER:
         raise FrameError(f"a header of {len(head)} bytes; at most {MAX_HEADER} fit into a frame")
     if len(body) > MAX_BODY:
@@ -41,6 +43,9 @@ def encode(header: Header, body: bytes | memoryview = b"") -> bytes:
 
 def encode_parts(header: Header, body: bytes) -> Iterator[bytes]:
     """Yield frames that carry ``body`` in order; all but the last one are marked ``part``."""
+    if len(body) <= MAX_BODY:
+        yield encode(header, body)
+        return
     view = memoryview(body)
     while len(view) > MAX_BODY:
         yield encode({"rid": header["rid"], "part": True}, view[:MAX_BODY])
@@ -83,7 +88,7 @@ class Decoder:
         head, _ = _PREFIX.unpack_from(self._buffer, start)
         middle = start + _PREFIX.size + head
         try:
-            header = json.loads(self._buffer[start + _PREFIX.size : middle])
+            header = _load(self._buffer[start + _PREFIX.size : middle].decode("ascii"))
         except (ValueError, RecursionError) as error:
             raise FrameError("a header that is not JSON") from error
         if not isinstance(header, dict):

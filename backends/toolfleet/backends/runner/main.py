@@ -5,6 +5,7 @@ LISTEN and BOOT are inherited descriptors: a listening unix socket, and a socket
 """
 
 import contextlib
+import gc
 import os
 import socket
 import sys
@@ -17,6 +18,9 @@ from toolfleet.backends.runner.memory import OomCounter
 from toolfleet.backends.runner.reactor import Reactor
 from toolfleet.backends.runner.server import Server
 from toolfleet.backends.runner.supervisor import Supervisor
+
+#: New objects that may wait for the next collection; those of a call, which hold its output, are freed without one.
+_GARBAGE = 5000
 
 
 def main() -> None:
@@ -39,6 +43,10 @@ def main() -> None:
     server.expire_in(config.ttl)
     _go_quiet()
     _keep_descriptors()
+    # What is there by now stays for good: collections need not look at it again, and may come less often.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GARBAGE)
     reactor.run()
 
 

@@ -18,13 +18,22 @@ class OomCounter:
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
-    def kills(self) -> int:
-        """Processes killed for memory so far; cgroup v1 and v2 use the same word for it."""
-        for line in os.pread(self._fd, 4096, 0).splitlines():
-            name, _, value = line.partition(b" ")
-            if name == b"oom_kill":
-                return int(value)
-        return 0
+    def mark(self) -> bytes:
+        """The counters as they are now, unread: cheap enough for every call."""
+        return os.pread(self._fd, 4096, 0)
+
+    def killed_since(self, mark: bytes) -> bool:
+        """Whether a process was killed for memory after `mark`."""
+        return _kills(self.mark()) != _kills(mark)
+
+
+def _kills(counters: bytes) -> int:
+    """Processes killed for memory so far; cgroup v1 and v2 use the same word for it."""
+    for line in counters.splitlines():
+        name, _, value = line.partition(b" ")
+        if name == b"oom_kill":
+            return int(value)
+    return 0
 
 
 class Monitor:

@@ -47,7 +47,8 @@ class Starter:
     def __init__(self, config: Config, spawner: Spawner) -> None:
         self._config = config
         self._spawner = spawner
-        self._env = {**_BASE_ENV, **config.env}
+        # Checked and encoded once: every call begins with it.
+        self._env = _environment({**_BASE_ENV, **config.env})
 
     def start(self, work: Work) -> Child:
         """Start ``work``.
@@ -60,12 +61,9 @@ class Starter:
         return self._spawner.applet(self._applet(work))
 
     def _command(self, work: Work) -> Child:
-        env = {**self._env, **_mapping(work.args, "env"), procfs.MARK: work.call_id}
-        cwd = _text(work.args, "cwd", self._config.workdir)
-        pairs = {_encode(k, "an environment variable"): _encode(v, "an environment variable") for k, v in env.items()}
-        return self._spawner.command(
-            _text(work.args, "command").encode("utf-8", "surrogateescape"), self._path(cwd), pairs
-        )
+        env = self._env | _environment({**_mapping(work.args, "env"), procfs.MARK: work.call_id})
+        cwd = self._path(_text(work.args, "cwd", self._config.workdir))
+        return self._spawner.command(_text(work.args, "command").encode("utf-8", "surrogateescape"), cwd, env)
 
     def _applet(self, work: Work) -> Applet:
         disk = self._config.disk
@@ -89,6 +87,10 @@ class Starter:
         if not path:
             raise CannotStart("The path is empty")
         return os.path.join(self._config.workdir.encode("utf-8", "surrogateescape"), _encode(path, "a path"))
+
+
+def _environment(env: Mapping[str, str]) -> dict[bytes, bytes]:
+    return {_encode(k, "an environment variable"): _encode(v, "an environment variable") for k, v in env.items()}
 
 
 def _encode(text: str, what: str) -> bytes:

@@ -63,6 +63,8 @@ class Connection:
         self._decoder = Decoder()
         self._unsent: deque[memoryview] = deque()
         self._unsent_bytes = 0
+        self._blocked = False
+        """The peer takes nothing for now, and we wait until it does."""
         reactor.watch(sock.fileno(), READ, self._ready)
 
     def send(self, header: Header, body: bytes = b"") -> None:
@@ -122,7 +124,9 @@ class Connection:
         if self._unsent_bytes > MAX_UNSENT:
             self.close()
             return
-        self._reactor.change(self._sock.fileno(), READ | WRITE if self._unsent else READ)
+        if self._blocked != bool(self._unsent):
+            self._blocked = bool(self._unsent)
+            self._reactor.change(self._sock.fileno(), READ | WRITE if self._blocked else READ)
 
 
 class Server:

@@ -1,11 +1,10 @@
 """How a command or an applet becomes a process of its own, with pipes for its two streams."""
 
-import contextlib
 import json
 import os
 import resource
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +15,9 @@ HEADROOM = 16
 #: The longest single argument that the kernel passes to a program, its final NUL not counted.
 MAX_ARGUMENT = 131_071
 
-_SIGNALS = sorted(signal.valid_signals())
-_SHELLS = (("/usr/bin/bash", "bash"), ("/bin/bash", "bash"), ("/bin/sh", "sh"), ("/usr/bin/sh", "sh"))
+#: What the runner ignores and commands must not: on PID 1 nothing else is, see `Reactor.on_child`.
+_SIGNALS = sorted((signal.SIGPIPE, signal.SIGXFSZ) if os.getpid() == 1 else signal.valid_signals())
+_SHELLS = (("/usr/bin/bash", b"bash"), ("/bin/bash", b"bash"), ("/bin/sh", b"sh"), ("/usr/bin/sh", b"sh"))
 
 Applet = Callable[[int], Mapping[str, Any]]
 """Writes its data to a descriptor and returns its detail; an error sentence under the key ``error``."""
@@ -41,12 +41,16 @@ class Spawner:
 
     def __init__(self, config: Config) -> None:
         self._null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        self._proc = os.open("/proc", os.O_PATH | os.O_CLOEXEC)
         self._memory = config.memory if config.monitor else None
+        self._shell = _find_shell()
         # The runner itself counts as one process of the user namespace.
         hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
         limits = [n if hard == resource.RLIM_INFINITY else min(n, hard) for n in _process_limits(config.pids)]
         self._commands, self._runner = limits
-        resource.setrlimit(resource.RLIMIT_NPROC, (self._runner, self._runner))
+        # The runner uses its headroom only when it asks for it, see `applet`: a command, which starts with what holds
+        # here, cannot use it up before its own limit is set.
+        resource.setrlimit(resource.RLIMIT_NPROC, (self._commands, self._runner))
         _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
         self._pids = config.pids
@@ -58,35 +62,57 @@ class Spawner:
             CannotStart: it never ran.
         """
         _check_argument(command)
-        shell, name = _find_shell()
+        if cwd == b"/":  # where the runner always is
+            return self._by_shell(command, env)
         try:
             os.chdir(cwd)
         except (OSError, ValueError) as error:
             raise CannotStart(f"Cannot start in {cwd.decode(errors='backslashreplace')}: {_reason(error)}") from error
         try:
-            return self._spawn(shell, [name.encode(), b"-c", command], env)
+            return self._by_shell(command, env)
         finally:
             os.chdir("/")
 
-    def _spawn(self, program: str, argv: list[bytes], env: Mapping[bytes, bytes]) -> Child:
-        with _pipes() as (out_read, out_write, err_read, err_write):
+    def _by_shell(self, command: bytes, env: Mapping[bytes, bytes]) -> Child:
+        shell = self._shell
+        try:
+            if shell is not None:
+                return self._spawn(shell, command, env)
+        except FileNotFoundError as error:
+            if _find_shell() == shell:  # it is there, but not its loader
+                raise CannotStart(f"Cannot start a command: {_reason(error)}") from error
+        self._shell = shell = _find_shell()
+        if shell is None:
+            raise CannotStart("Cannot start a command: the sandbox has no shell (bash or sh)")
+        try:
+            return self._spawn(shell, command, env)
+        except FileNotFoundError as error:
+            raise CannotStart(f"Cannot start a command: {_reason(error)}") from error
+
+    def _spawn(self, shell: tuple[str, bytes], command: bytes, env: Mapping[bytes, bytes]) -> Child:
+        """Start it; FileNotFoundError passes through, for it may mean that another shell is to be tried."""
+        pipes = _pipes()
+        try:
             actions = (
                 (os.POSIX_SPAWN_DUP2, self._null, 0),
-                (os.POSIX_SPAWN_DUP2, out_write, 1),
-                (os.POSIX_SPAWN_DUP2, err_write, 2),
+                (os.POSIX_SPAWN_DUP2, pipes[1], 1),
+                (os.POSIX_SPAWN_DUP2, pipes[3], 2),
             )
-            # Lowered around the spawn: a command cannot use up the headroom before its own limit is set below.
-            resource.setrlimit(resource.RLIMIT_NPROC, (self._commands, self._runner))
-            try:
-                pid = os.posix_spawn(
-                    program, argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_SIGNALS
-                )
-            except (OSError, ValueError) as error:
+            argv = (shell[1], b"-c", command)
+            pid = os.posix_spawn(
+                shell[0], argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_SIGNALS
+            )
+        except BaseException as error:
+            os.close(pipes[0])
+            os.close(pipes[2])
+            if isinstance(error, (OSError, ValueError)) and not isinstance(error, FileNotFoundError):
                 raise CannotStart(f"Cannot start a command: {self._why(error)}") from error
-            finally:
-                resource.setrlimit(resource.RLIMIT_NPROC, (self._runner, self._runner))
-            self._restrain(pid)
-            return Child(pid, out_read, err_read)
+            raise
+        finally:
+            os.close(pipes[1])
+            os.close(pipes[3])
+        self._restrain(pid)
+        return Child(pid, pipes[0], pipes[2])
 
     def applet(self, applet: Applet) -> Child:
         """Run ``applet`` in a forked child: a path that hangs must not hang the runner.
@@ -96,28 +122,40 @@ class Spawner:
         Raises:
             CannotStart: it never ran.
         """
-        with _pipes() as (out_read, out_write, err_read, err_write):
+        pipes = _pipes()
+        try:
+            resource.setrlimit(resource.RLIMIT_NPROC, (self._runner, self._runner))
             try:
                 pid = os.fork()
-            except OSError as error:
-                raise CannotStart(f"Cannot start a file operation: {self._why(error)}") from error
+            finally:
+                resource.setrlimit(resource.RLIMIT_NPROC, (self._commands, self._runner))
             if pid == 0:
-                _run_applet(applet, out_write, err_write)
-            self._restrain(pid)
-            return Child(pid, out_read, err_read)
+                _run_applet(applet, pipes[1], pipes[3])
+        except OSError as error:
+            os.close(pipes[0])
+            os.close(pipes[2])
+            raise CannotStart(f"Cannot start a file operation: {self._why(error)}") from error
+        finally:
+            os.close(pipes[1])
+            os.close(pipes[3])
+        self._restrain(pid)
+        return Child(pid, pipes[0], pipes[2])
 
     def _restrain(self, pid: int) -> None:
-        with contextlib.suppress(OSError):  # it may have ended already
+        try:
             resource.prlimit(pid, resource.RLIMIT_NPROC, (self._commands, self._commands))
             if self._memory is not None:
                 resource.prlimit(pid, resource.RLIMIT_DATA, (self._memory, self._memory))
-        with contextlib.suppress(OSError):
             # When memory runs out the kernel must pick a command, never the runner.
-            fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY)
-            try:
-                os.write(fd, b"1000")
-            finally:
-                os.close(fd)
+            fd = os.open(f"{pid}/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._proc)
+        except OSError:  # it has ended already
+            return
+        try:
+            os.write(fd, b"1000")
+        except OSError:
+            pass
+        finally:
+            os.close(fd)
 
     def _why(self, error: Exception) -> str:
         if isinstance(error, BlockingIOError):  # EAGAIN
@@ -129,11 +167,9 @@ def _process_limits(pids: int) -> tuple[int, int]:
     return pids + 1, pids + 1 + HEADROOM
 
 
-def _find_shell() -> tuple[str, str]:
-    for path, name in _SHELLS:
-        if os.path.exists(path):
-            return path, name
-    raise CannotStart("Cannot start a command: the sandbox has no shell (bash or sh)")
+def _find_shell() -> tuple[str, bytes] | None:
+    """Path and name of the sandbox's shell, by which it is called."""
+    return next(((path, name) for path, name in _SHELLS if os.path.exists(path)), None)
 
 
 def _check_argument(command: bytes) -> None:
@@ -150,25 +186,18 @@ def _reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
-@contextlib.contextmanager
-def _pipes() -> Iterator[tuple[int, int, int, int]]:
-    """Two pipes, as (read, write, read, write); the writing ends close at the end, all of them after an error."""
+def _pipes() -> tuple[int, int, int, int]:
+    """Two pipes, as (read, write, read, write); reading does not block."""
     fds: list[int] = []
     try:
         for _ in range(2):
-            try:
-                fds += os.pipe2(os.O_CLOEXEC)
-            except OSError as error:
-                raise CannotStart(f"Cannot start a command: {_reason(error)}") from error
+            fds += os.pipe2(os.O_CLOEXEC)
             os.set_blocking(fds[-2], False)
-        yield fds[0], fds[1], fds[2], fds[3]
-    except BaseException:
-        for fd in fds[::2]:
+    except OSError as error:
+        for fd in fds:
             os.close(fd)
-        raise
-    finally:
-        for fd in fds[1::2]:
-            os.close(fd)
+        raise CannotStart(f"Cannot start a command: {_reason(error)}") from error
+    return fds[0], fds[1], fds[2], fds[3]
 
 
 def _run_applet(applet: Applet, out: int, err: int) -> None:

@@ -61,7 +61,8 @@ class Supervisor:
         """Start a call that was never seen before."""
         keep = self._config.keep if work.kind == "exec" else _UNCUT
         call = Call(work.call_id, work.kind, Capture(keep), Capture(keep), [waiter])
-        call.oom_kills = self._oom.kills() if self._oom else 0
+        if self._oom is not None:
+            call.oom_mark = self._oom.mark()
         try:
             child = self._starter.start(work)
         except CannotStart as error:
@@ -217,7 +218,7 @@ class Supervisor:
     def _memory_error(self, call: Call, code: int) -> str | None:
         if code != calls.KILLED:
             return None
-        if not call.out_of_memory and (self._oom is None or self._oom.kills() == call.oom_kills):
+        if not call.out_of_memory and (self._oom is None or not self._oom.killed_since(call.oom_mark)):
             return None
         return f"Killed for memory: the sandbox may use {self._config.memory // 2**20} MiB"
 
