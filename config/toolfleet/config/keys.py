@@ -20,7 +20,7 @@ KEYS: dict[str, tuple[bool, str]] = {
     "call": (True, "hash of a call in the ledger: state, body, result, and who carries it"),
     "producer": (True, "string that lives as long as its producer's heartbeat"),
     "replies": (True, "stream of results and notices for one producer"),
-    "room": (False, "sorted set: trajectories waiting for a slot, by arrival"),
+    "room": (True, "sorted set: trajectories waiting for a slot of one profile, by arrival"),
     "waiter": (True, "hash of a waiting trajectory: producer, profile, sweep, setup, until"),
     "blob": (True, "string: bytes of an archive, by their SHA-256"),
 }

@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     wait_timeout: float = Field(default=600.0, gt=0)
     """Seconds a trajectory may wait for a slot before `FleetSaturated`."""
     waiting_room: int = Field(default=100_000, ge=0)
-    """Trajectories that may wait for a slot at once."""
+    """Trajectories that may wait for a slot of one profile at once."""
     start_timeout: float = Field(default=120.0, gt=0)
     """Seconds beyond its own timeout that a call may take to be carried, started and answered."""
     call_ttl: float = Field(default=21_600.0, gt=0)

@@ -53,6 +53,7 @@ class Beat:
     lost: list[str]
     unknown: list[tuple[str, int]]
     orphaned: list[str]
+    closing: list[str]
 
 
 class Finished(NamedTuple):
@@ -139,9 +140,9 @@ class FleetState:
         flat = [value for pair in pairs for value in pair]
         times = (self._heartbeat_ttl, self._keep, self._result_keep)
         found = await self._run("heartbeat", worker, boot, *times, json.dumps(facts), len(pairs), *flat)
-        lost, unknown, orphaned = ([_text(item) for item in part] for part in found)
+        lost, unknown, orphaned, closing = ([_text(item) for item in part] for part in found)
         pairs_unknown = [(t, int(epoch)) for t, epoch in zip(unknown[::2], unknown[1::2], strict=True)]
-        return Beat(lost, pairs_unknown, orphaned)
+        return Beat(lost, pairs_unknown, orphaned, closing)
 
     async def recover(self, worker: str, boot: str, cause: str, *, if_lapsed: bool = False) -> bool:
         """End the leases of a worker that is gone; True when nothing is left to do.
@@ -258,9 +259,9 @@ class FleetState:
             found[name] = {_text(k): _text(v) for k, v in fields.items()} | {"used": str(used)}
         return found
 
-    async def waiting(self) -> int:
-        """How many trajectories wait for a slot."""
-        return await self.redis.zcard(self.key("room"))
+    async def waiting(self, profiles: Iterable[str] = ("default",)) -> int:
+        """How many trajectories wait for a slot of one of ``profiles``."""
+        return sum([await self.redis.zcard(self.key("room", profile)) for profile in profiles])
 
     async def _run(self, name: str, *args: str | int) -> Any:
         return await self._scripts[name](keys=[self._root], args=list(args))

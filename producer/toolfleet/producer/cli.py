@@ -126,7 +126,9 @@ async def _status(settings: Settings, url: str) -> None:
     try:
         await connection.check(redis, url)
         state = FleetState(redis, settings)
-        workers, waiting = await state.workers(), await state.waiting()
+        workers = await state.workers()
+        served = {field.removeprefix("serves:") for w in workers.values() for field in w if field.startswith("serves:")}
+        waiting = await state.waiting(served | set(settings.profiles))
     finally:
         await redis.aclose()
     table = Table(title=f"fleet {settings.fleet}: {len(workers)} workers, {waiting} trajectories waiting")

@@ -16,7 +16,14 @@ from toolfleet.config import connection, contract
 from toolfleet.config.celery_app import make_app
 from toolfleet.config.connection import OUTAGES
 from toolfleet.config.contract import Setup, Status, ToolCall, ToolResult, ended, new_id
-from toolfleet.config.errors import FleetClosed, InvalidArguments, InvalidCall, PayloadTooLarge, TrajectoryClosed
+from toolfleet.config.errors import (
+    FleetClosed,
+    FleetError,
+    InvalidArguments,
+    InvalidCall,
+    PayloadTooLarge,
+    TrajectoryClosed,
+)
 from toolfleet.config.settings import Settings, load
 from toolfleet.config.state import FleetState, Holder
 from toolfleet.producer.embedded import EmbeddedFleet
@@ -170,7 +177,8 @@ class Fleet:
             return _with_wait(result, held)
         except TimeoutError:
             return await self._expire(call)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, FleetError):
+            # It may stand in the ledger already, from a worker that has lost the trajectory since.
             self._errand(self._cancel(call))
             raise
         finally:
@@ -210,6 +218,8 @@ class Fleet:
                 raise TimeoutError from error
             if verdict == "closed":
                 raise TrajectoryClosed(f"trajectory {trajectory.id} was closed; open a new one under another id")
+            if verdict == "taken":
+                raise InvalidCall(f"the call id {call.call_id} belongs to another trajectory's call; choose another")
             if verdict == "moved":
                 trajectory.forget(holder)
                 continue

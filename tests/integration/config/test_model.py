@@ -137,7 +137,7 @@ class FleetMachine(RuleBasedStateMachine):
             assert found.holder == Holder(lease.worker, lease.boot, lease.epoch)
             self.learn(trajectory, found.holder)
         elif found.verdict == "waiting":
-            score = self.redis.zscore(self.state.key("room"), trajectory)
+            score = self.redis.zscore(self.state.key("room", "default"), trajectory)
             self.model.room[trajectory].since = float(score)  # type: ignore[arg-type]
             self.model.room[trajectory].expired = False
 
@@ -331,7 +331,7 @@ class FleetMachine(RuleBasedStateMachine):
     def leases_are_as_the_model_says(self) -> None:
         """And no trajectory has two holders, no worker more than its slots, and no waiter a slot."""
         holding = {name: self.redis.smembers(self.state.key("leases", name)) for name in SLOTS}
-        room: Any = self.redis.zrange(self.state.key("room"), 0, -1)
+        room: Any = self.redis.zrange(self.state.key("room", "default"), 0, -1)
         assert set(room) == set(self.model.room)
         for name, held in holding.items():
             assert held == self.model.held.get(name, set())

@@ -20,6 +20,7 @@ from toolfleet.config.state import Finished, FleetState, Holder
 from toolfleet.workers.events import EventLog
 from toolfleet.workers.executor import Executor, Ledger, Run
 from toolfleet.workers.heartbeat import Heartbeat
+from toolfleet.workers.keeper import Keeper
 from toolfleet.workers.leases import Lease, LeaseTable
 from toolfleet.workers.pool import WarmPool
 from toolfleet.workers.prewarmer import Prewarmer
@@ -75,8 +76,9 @@ class Core:
         self._services: list[Service] = [
             self.heartbeat,
             self.prewarmer,
+            Keeper(self, self.pool.ttl / 3),
             Reaper(self, settings.heartbeat),
-            Recoverer(self.state, settings.heartbeat),
+            Recoverer(self.state, worker_id, settings.heartbeat),
         ]
 
     async def open(self) -> None:

@@ -164,8 +164,7 @@ class Executor:
         if run.cancelled:
             raise Ended(run.end(Status.CANCELLED, executed="no", error="cancelled before it started"))
         if lease.lost:
-            cause, lease.lost = lease.lost, ""
-            raise Ended(run.end(Status.LOST, executed="no", error=f"{cause}; the workspace is gone"))
+            raise Ended(run.end(Status.LOST, executed="no", error=f"{lease.lost}; the workspace is gone"))
 
     def decode(self, run: Run) -> None:
         """Find the tool and check the arguments; what does not fit is rejected."""
@@ -210,7 +209,7 @@ class Executor:
             run.ran = run.outcome.ran
         except SandboxLost as error:
             run.ran = time.monotonic() - began
-            self._forget_sandbox(run)
+            self._forget_sandbox(run, str(error))
             executed = "unknown" if error.sent else "no"
             raise Ended(run.end(Status.LOST, executed=executed, error=f"{error}; the workspace is gone")) from None
 
@@ -250,6 +249,8 @@ class Executor:
         result = result.model_copy(update={"worker_id": self._worker_id})
         verdict = await self._ledger.finish(result, run.lease.epoch)
         self._event("ended", run, result)
+        if verdict == "done" and result.status is Status.LOST:
+            run.lease.lost = ""  # told: the next call may go on in a new workspace
         if verdict != "done":
             raise Dropped(f"its result is {verdict}")
 
@@ -315,7 +316,7 @@ class Executor:
             reraise=True,
         )
 
-    def _forget_sandbox(self, run: Run) -> None:
+    def _forget_sandbox(self, run: Run, cause: str) -> None:
         if run.sandbox is not None and run.lease.sandbox is run.sandbox:
-            run.lease.sandbox = None
+            run.lease.sandbox, run.lease.lost = None, cause
             self._pool.discard(run.sandbox)

@@ -35,14 +35,23 @@ def _decode(data: bytes, head: int, missing: int) -> Stream:
         text = data.decode("utf-8", "replace")
         if len(text) <= OUTPUT_LIMIT:
             return Stream(text, 0)
-        before, after = text, text
-    else:
-        before, after = data[:head].decode("utf-8", "replace"), data[head:].decode("utf-8", "replace")
+        head = len(data) // 2
     keep_head, keep_tail = _shares()
-    before, after = before[:keep_head], after[-keep_tail:]
-    total = len(data) + missing
-    dropped = max(0, total - len(before.encode()) - len(after.encode()))
+    before, cut_before = _keep(data[:head], keep_head, from_end=False)
+    after, cut_after = _keep(data[head:], keep_tail, from_end=True)
+    dropped = missing + cut_before + cut_after
     return Stream(f"{before}{_notice(dropped, 'bytes')}{after}", dropped)
+
+
+def _keep(data: bytes, limit: int, *, from_end: bool) -> tuple[str, int]:
+    """At most ``limit`` characters of ``data``, and how many bytes that leaves out.
+
+    Counted on the bytes as they came: an invalid one grows to three in U+FFFD, and must not hide what was dropped.
+    """
+    text = data.decode("utf-8", "surrogateescape")
+    kept = text[-limit:] if from_end else text[:limit]
+    left_out = len(data) - len(kept.encode("utf-8", "surrogateescape"))
+    return kept.encode("utf-8", "surrogateescape").decode("utf-8", "replace"), left_out
 
 
 def _shares() -> tuple[int, int]:

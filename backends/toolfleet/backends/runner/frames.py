@@ -68,25 +68,23 @@ class Decoder:
         self._buffer += data
         start = 0
         try:
-            while (end := self._end(start)) is not None:
-                yield self._frame(start, end)
-                start = end
+            while (ends := self._ends(start)) is not None:
+                yield self._frame(start, *ends)
+                start = ends[1]
         finally:
             del self._buffer[:start]
 
-    def _end(self, start: int) -> int | None:
-        """Where the frame at ``start`` ends, or None while it is incomplete."""
+    def _ends(self, start: int) -> tuple[int, int] | None:
+        """Where the header and the body of the frame at ``start`` end, or None while it is incomplete."""
         if len(self._buffer) - start < _PREFIX.size:
             return None
         head, body = _PREFIX.unpack_from(self._buffer, start)
         if head > MAX_HEADER or body > MAX_BODY:
             raise FrameError(f"a frame announces {head} + {body} bytes")
-        end = start + _PREFIX.size + head + body
-        return end if len(self._buffer) >= end else None
-
-    def _frame(self, start: int, end: int) -> tuple[Header, bytes]:
-        head, _ = _PREFIX.unpack_from(self._buffer, start)
         middle = start + _PREFIX.size + head
+        return (middle, middle + body) if len(self._buffer) >= middle + body else None
+
+    def _frame(self, start: int, middle: int, end: int) -> tuple[Header, bytes]:
         try:
             header = _load(self._buffer[start + _PREFIX.size : middle].decode("ascii"))
         except (ValueError, RecursionError) as error:

@@ -85,6 +85,14 @@ def hide_from_ptrace() -> None:
     _check(_libc.prctl(_PR_SET_DUMPABLE, ctypes.c_ulong(0), 0, 0, 0), "undumpable")
 
 
+def signalfd(number: int) -> int:
+    """A descriptor that becomes readable when the signal, which must be blocked, arrives; it does not block."""
+    mask = (ctypes.c_ulong * 16)(1 << (number - 1))  # as large as any libc's sigset_t
+    fd = int(_libc.signalfd(-1, mask, os.O_NONBLOCK | os.O_CLOEXEC))
+    _check(fd, "signalfd")
+    return fd
+
+
 def set_name(name: str) -> None:
     """Set the name that ``ps`` shows."""
     _libc.prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()), 0, 0, 0)

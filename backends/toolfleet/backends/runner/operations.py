@@ -86,7 +86,10 @@ class Starter:
     def _path(self, path: str) -> bytes:
         if not path:
             raise CannotStart("The path is empty")
-        return os.path.join(self._config.workdir.encode("utf-8", "surrogateescape"), _encode(path, "a path"))
+        encoded = _encode(path, "a path")
+        if encoded.startswith(b"/"):
+            return encoded
+        return os.path.join(self._config.workdir.encode("utf-8", "surrogateescape"), encoded)
 
 
 def _environment(env: Mapping[str, str]) -> dict[bytes, bytes]:

@@ -2,11 +2,14 @@
 
 import contextlib
 import heapq
+import itertools
 import os
 import select
 import signal
 import time
 from collections.abc import Callable
+
+from toolfleet.backends.runner import kernel
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
@@ -18,18 +21,14 @@ _PLAIN = frozenset((READ, WRITE, READ | WRITE))
 class Timer:
     """A callback due at a moment; cancelled by `cancel`."""
 
-    __slots__ = ("callback", "when")
+    __slots__ = ("callback",)
 
-    def __init__(self, when: float, callback: Callable[[], None]) -> None:
-        self.when = when
+    def __init__(self, callback: Callable[[], None]) -> None:
         self.callback: Callable[[], None] | None = callback
 
     def cancel(self) -> None:
         """Never call back."""
         self.callback = None
-
-    def __lt__(self, other: "Timer") -> bool:
-        return self.when < other.when
 
 
 class Reactor:
@@ -41,9 +40,9 @@ class Reactor:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callable[[int], None]] = {}
-        self._timers: list[Timer] = []
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._numbers = itertools.count()
         self._crowded = _FEW_TIMERS
-        self._wake_read = -1
 
     def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
         """Call ``callback(events)`` whenever ``fd`` is ready; an error or the end of a stream counts as any of them."""
@@ -61,11 +60,11 @@ class Reactor:
 
     def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Call ``callback`` once, ``seconds`` from now."""
-        timer = Timer(time.monotonic() + seconds, callback)
-        heapq.heappush(self._timers, timer)
+        timer = Timer(callback)
+        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._numbers), timer))
         if len(self._timers) > self._crowded:
             # Most deadlines are cancelled long before they are due; they must not pile up until then.
-            self._timers = [timer for timer in self._timers if timer.callback is not None]
+            self._timers = [entry for entry in self._timers if entry[2].callback is not None]
             heapq.heapify(self._timers)
             self._crowded = 2 * len(self._timers) + _FEW_TIMERS
         return timer
@@ -76,21 +75,24 @@ class Reactor:
         Every other signal is to have no effect: as PID 1 the runner is addressed by ``kill -INT 1`` and the like, and
         must outlive them. The kernel keeps from PID 1 what it does not handle; elsewhere they are ignored.
         """
-        self._wake_read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         unhandled = signal.SIG_DFL if os.getpid() == 1 else signal.SIG_IGN
         for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:  # these become errors of a write
             # SIGKILL and SIGSTOP cannot be ignored; the kernel keeps them from a PID 1 anyway.
             with contextlib.suppress(OSError, ValueError):
                 signal.signal(number, unhandled)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        # Read from a descriptor, the signal interrupts nothing. Children unblock it, see `spawn`.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD,))
+        ended = kernel.signalfd(signal.SIGCHLD)
 
         def wake(_: int) -> None:
-            with contextlib.suppress(BlockingIOError):
-                os.read(self._wake_read, 4096)
+            try:
+                os.read(ended, 128)
+            except BlockingIOError:
+                pass
             callback()
 
-        self.watch(self._wake_read, READ, wake)
+        self.watch(ended, READ, wake)
 
     def run(self) -> None:
         """Serve for ever."""
@@ -103,16 +105,16 @@ class Reactor:
                 self._fire()
 
     def _due_in(self) -> float | None:
-        while self._timers and self._timers[0].callback is None:
+        while self._timers and self._timers[0][2].callback is None:
             heapq.heappop(self._timers)
         if not self._timers:
             return None
-        left = self._timers[0].when - time.monotonic()
-        return left if left > 0.0 else 0.0
+        left = self._timers[0][0] - time.monotonic()
+        return max(0.0, left)
 
     def _fire(self) -> None:
         now = time.monotonic()
-        while self._timers and self._timers[0].when <= now:
-            timer = heapq.heappop(self._timers)
+        while self._timers and self._timers[0][0] <= now:
+            timer = heapq.heappop(self._timers)[2]
             if timer.callback is not None:
                 timer.callback()

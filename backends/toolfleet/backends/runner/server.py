@@ -70,9 +70,23 @@ class Connection:
     def send(self, header: Header, body: bytes = b"") -> None:
         """Send a reply; dropped when the peer is gone, for outcomes are kept elsewhere."""
         for frame in frames.encode_parts(header, body):
-            self._unsent.append(memoryview(frame))
-            self._unsent_bytes += len(frame)
-        self._flush()
+            if not self._unsent and self._sock is not None:
+                frame = self._send_now(self._sock, frame)
+            if frame:
+                self._unsent.append(memoryview(frame))
+                self._unsent_bytes += len(frame)
+        if self._unsent:
+            self._flush()
+
+    def _send_now(self, sock: socket.socket, frame: bytes) -> bytes:
+        """Send what the peer takes, most often all; return the rest."""
+        try:
+            return frame[sock.send(frame) :]
+        except BlockingIOError:
+            return frame
+        except OSError:
+            self.close()
+            return b""
 
     def close(self) -> None:
         """Forget the peer; what it has started runs on."""

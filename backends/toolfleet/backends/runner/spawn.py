@@ -203,8 +203,8 @@ def _pipes() -> tuple[int, int, int, int]:
 def _run_applet(applet: Applet, out: int, err: int) -> None:
     """The forked child; never returns into the runner's loop."""
     try:
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         os.setsid()
         detail = applet(out)

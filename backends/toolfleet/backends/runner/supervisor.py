@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+from functools import partial
 
 from toolfleet.backends.runner import calls, killer, procfs
 from toolfleet.backends.runner.calls import Call, Finished, Outcomes, Waiter, outcome
@@ -100,9 +101,9 @@ class Supervisor:
         self._leaders[child.pid] = call
         call.pipes = {child.stdout: call.out, child.stderr: call.err}
         for fd in call.pipes:
-            self._reactor.watch(fd, READ, lambda _, fd=fd: self._readable(call, fd))  # type: ignore[misc]
+            self._reactor.watch(fd, READ, partial(self._readable, call, fd))
 
-    def _readable(self, call: Call, fd: int) -> None:
+    def _readable(self, call: Call, fd: int, _: int) -> None:
         self._pull(call, fd)
         if not call.pipes and call.status is not None and call.kill is None:
             self._finish(call)

@@ -67,25 +67,41 @@ local function reply(producer, kind, id, body, keep_ms)
 end
 
 local function leave_room(trajectory)
-  redis.call('ZREM', room_key(), trajectory)
+  local profile = redis.call('HGET', waiter_key(trajectory), 'profile')
+  if profile then redis.call('ZREM', room_key(profile), trajectory) end
   redis.call('DEL', waiter_key(trajectory))
 end
 
--- Fill free slots of the worker from the waiting room, oldest first. Waiters whose time is up or whose producer is
--- gone are dropped on the way. A pass reads at most 200 waiters, so that a long room cannot hold Redis up.
+-- Of all who wait for a profile that the worker serves, the one who came first, and that profile; nil when none does.
+local function first_waiter(worker)
+  local first, since, wanted
+  for _, field in ipairs(redis.call('HKEYS', worker_key(worker))) do
+    if string.sub(field, 1, 7) == 'serves:' then
+      local profile = string.sub(field, 8)
+      local head = redis.call('ZRANGE', room_key(profile), 0, 0, 'WITHSCORES')
+      if head[1] and (not since or tonumber(head[2]) < since) then
+        first, since, wanted = head[1], tonumber(head[2]), profile
+      end
+    end
+  end
+  return first, wanted
+end
+
+-- Fill free slots of the worker from the waiting rooms, oldest first. Waiters whose time is up or whose producer is
+-- gone are dropped on the way. A pass looks at no more than 200 waiters, so that it cannot hold Redis up.
 local function seat_waiters(worker, now, keep_ms)
   local w = redis.call('HMGET', worker_key(worker), 'accepting', 'slots', 'boot')
   if w[1] ~= '1' then return 0 end
   local seated, free = 0, free_slots(worker, w[2])
-  if free <= 0 then return 0 end
-  for _, t in ipairs(redis.call('ZRANGE', room_key(), 0, 199)) do
+  for _ = 1, 200 do
     if free <= 0 then break end
-    local h = redis.call('HMGET', waiter_key(t), 'producer', 'profile', 'sweep', 'setup', 'until', 'lost')
-    if not h[1] or tonumber(h[5]) <= now or redis.call('EXISTS', producer_key(h[1])) == 0 then
-      leave_room(t)
-    elseif redis.call('HEXISTS', worker_key(worker), 'serves:' .. h[2]) == 1 then
-      leave_room(t)
-      local want = {producer = h[1], profile = h[2], sweep = h[3], setup = h[4], lost = h[6]}
+    local t, profile = first_waiter(worker)
+    if not t then break end
+    local h = redis.call('HMGET', waiter_key(t), 'producer', 'sweep', 'setup', 'until', 'lost')
+    leave_room(t)
+    redis.call('ZREM', room_key(profile), t)
+    if h[1] and tonumber(h[4]) > now and redis.call('EXISTS', producer_key(h[1])) == 1 then
+      local want = {producer = h[1], profile = profile, sweep = h[2], setup = h[3], lost = h[5]}
       local boot, epoch = assign(t, worker, want, now, keep_ms)
       reply(h[1], 'placed', t, cjson.encode({worker = worker, boot = boot, epoch = epoch}), keep_ms)
       seated, free = seated + 1, free - 1

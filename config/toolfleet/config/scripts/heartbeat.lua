@@ -2,10 +2,11 @@
 -- KEYS[1] root of the fleet
 -- ARGV 1 worker  2 boot  3 ms until the heartbeat lapses  4 ms to keep state  5 ms to keep a result
 --      6 facts (JSON object: fields of the worker hash)  7 number n of leases  then n pairs: trajectory, epoch
--- Returns {lost, unknown, orphaned}, three lists of trajectories:
+-- Returns {lost, unknown, orphaned, closing}, four lists of trajectories:
 --   lost      believed to be held, but held elsewhere or closed: drop them
 --   unknown   assigned to this worker, though it does not know of them: trajectory, epoch, ...
 --   orphaned  held, but their producer's heartbeat lapsed
+--   closing   held, closed by their producer, and without open calls: end them, should the message not have come
 local worker, boot, ttl, keep_ms, result_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local now, facts, flat = now_ms(), cjson.decode(ARGV[6]), {}
 for field, value in pairs(facts) do
@@ -18,14 +19,15 @@ redis.call('HSET', worker_key(worker), 'boot', boot, unpack(flat))
 redis.call('PEXPIRE', worker_key(worker), keep_ms)
 redis.call('ZADD', workers_key(), now + ttl, worker)
 redis.call('PEXPIRE', workers_key(), keep_ms)
-local lost, unknown, orphaned, known, ended = {}, {}, {}, {}, 0
+local lost, unknown, orphaned, closing, known, ended = {}, {}, {}, {}, {}, 0
 for i = 8, 7 + 2 * tonumber(ARGV[7]), 2 do
   local t, epoch = ARGV[i], ARGV[i + 1]
   if holds(t, boot, epoch) then
     known[t] = true
     redis.call('PEXPIRE', lease_key(t), keep_ms)
-    local producer = redis.call('HGET', lease_key(t), 'producer')
-    if redis.call('EXISTS', producer_key(producer)) == 0 then orphaned[#orphaned + 1] = t end
+    local l = redis.call('HMGET', lease_key(t), 'producer', 'state')
+    if redis.call('EXISTS', producer_key(l[1])) == 0 then orphaned[#orphaned + 1] = t end
+    if l[2] == 'closing' and redis.call('ZCARD', calls_key(t)) == 0 then closing[#closing + 1] = t end
   else
     lost[#lost + 1] = t
   end
@@ -47,4 +49,4 @@ for _, t in ipairs(redis.call('SMEMBERS', leases_key(worker))) do
 end
 redis.call('PEXPIRE', leases_key(worker), keep_ms)
 seat_waiters(worker, now, keep_ms)
-return {lost, unknown, orphaned}
+return {lost, unknown, orphaned, closing}

@@ -1,6 +1,6 @@
 -- Find the lease of a trajectory, or make one, or put the trajectory in the waiting room.
 -- KEYS[1] root of the fleet
--- ARGV 1 trajectory  2 producer  3 profile  4 sweep  5 setup (JSON)  6 room size  7 ms it may wait  8 ms to keep state
+-- ARGV 1 trajectory  2 producer  3 profile  4 sweep  5 setup (JSON)  6 size of a profile's room  7 ms it may wait  8 ms to keep state
 --      9 ms to keep a result
 -- Returns {verdict, worker, boot, epoch}; verdicts:
 --   held      the lease exists and its holder is alive
@@ -26,14 +26,14 @@ elseif l[1] then
 end
 if redis.call('EXISTS', waiter_key(t)) == 1 then
   redis.call('HSET', waiter_key(t), 'producer', producer, 'until', now + tonumber(ARGV[7]))
-  redis.call('ZADD', room_key(), 'NX', now, t)
-  redis.call('PEXPIRE', room_key(), keep_ms)
+  redis.call('ZADD', room_key(want.profile), 'NX', now, t)
+  redis.call('PEXPIRE', room_key(want.profile), keep_ms)
   redis.call('PEXPIRE', waiter_key(t), keep_ms)
   return {'waiting'}
 end
 local worker, served = nil, false
--- A newcomer never overtakes those who wait.
-if redis.call('ZCARD', room_key()) == 0 then
+-- A newcomer never overtakes those who wait for the same profile.
+if redis.call('ZCARD', room_key(want.profile)) == 0 then
   worker, served = pick_worker(want.profile, now)
 else
   local _
@@ -44,10 +44,10 @@ if worker then
   return {'assigned', worker, boot, tostring(epoch)}
 end
 if not served then return {'unserved'} end
-if redis.call('ZCARD', room_key()) >= tonumber(ARGV[6]) then return {'full'} end
-redis.call('ZADD', room_key(), now, t)
+if redis.call('ZCARD', room_key(want.profile)) >= tonumber(ARGV[6]) then return {'full'} end
+redis.call('ZADD', room_key(want.profile), now, t)
 redis.call('HSET', waiter_key(t), 'producer', producer, 'profile', want.profile, 'sweep', want.sweep,
   'setup', want.setup, 'until', now + tonumber(ARGV[7]), 'lost', want.lost)
-redis.call('PEXPIRE', room_key(), keep_ms)
+redis.call('PEXPIRE', room_key(want.profile), keep_ms)
 redis.call('PEXPIRE', waiter_key(t), keep_ms)
 return {'waiting'}

@@ -9,15 +9,18 @@
 --   done    ended before; its result was put on the reply stream once more
 --   moved   the lease is not with that worker and epoch: route again
 --   closed  the trajectory takes no more calls
+--   taken   the call id belongs to a call of another trajectory
 local producer, keep_ms, reply_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local now, verdicts = now_ms(), {}
 for i = 4, #ARGV, 7 do
   local id, t, worker, boot, epoch = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   local name, body = ARGV[i + 5], ARGV[i + 6]
-  local c = redis.call('HMGET', call_key(id), 'state', 'boot', 'epoch', 'result')
+  local c = redis.call('HMGET', call_key(id), 'state', 'boot', 'epoch', 'result', 'trajectory')
   local l = redis.call('HMGET', lease_key(t), 'boot', 'epoch', 'state')
   local verdict
-  if c[1] == 'done' then
+  if c[1] and c[5] ~= t then
+    verdict = 'taken'
+  elseif c[1] == 'done' then
     reply(producer, 'result', id, c[4], reply_ms)
     verdict = 'done'
   elseif l[1] == boot and l[2] == epoch and (c[1] == 'started' or (c[1] and c[2] == boot and c[3] == epoch)) then

@@ -4,15 +4,23 @@ import difflib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from toolfleet.backends.base import Operation, Outcome
 from toolfleet.config.errors import InvalidArguments, UnknownTool
 
 #: Largest part of a model's own words that an error message repeats.
 QUOTED = 200
+#: Wrong fields that an error message names at most.
+SHOWN = 10
+
+
+def _not_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("Input should be a valid number of seconds")  # noqa: TRY004 - pydantic wants a ValueError
+    return value
 
 
 class Arguments(BaseModel):
@@ -20,7 +28,7 @@ class Arguments(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    timeout: float | None = None
+    timeout: Annotated[float, BeforeValidator(_not_bool)] | None = None
     """Seconds the tool may run."""
 
 
@@ -90,14 +98,17 @@ def parse(tool: Tool[A], arguments: dict[str, Any] | str) -> A:
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidArguments(f"arguments of {tool.name} are not JSON: {error}") from None
     if not isinstance(arguments, dict):
         raise InvalidArguments(f"arguments of {tool.name} must be a JSON object, not {type(arguments).__name__}")
     try:
         return tool.arguments.model_validate(arguments)
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg']}" for e in error.errors(include_url=False)
-        )
+        wrong = "; ".join(_explain(e["loc"], e["msg"]) for e in error.errors(include_url=False)[:SHOWN])
         raise InvalidArguments(f"arguments of {tool.name}: {wrong}") from None
+
+
+def _explain(loc: tuple[int | str, ...], message: str) -> str:
+    where = ".".join(map(str, loc)) or "arguments"
+    return f"{where[:QUOTED]}: {message[:QUOTED]}"

