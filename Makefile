@@ -16,8 +16,8 @@ demo: $(VENV)/ready  ## replay real trajectories through a fleet on this machine
 	@echo "Each call's result: $(or $(OUT),/tmp/toolfleet-demo.jsonl)"
 
 test: $(VENV)/ready  ## run the whole test suite (TESTS="tests/unit -k pool" for a part)
-	@scripts/system-packages bwrap=bubblewrap redis-server=redis-server busybox=busybox-static jq=jq tree=tree git=git \
-		killall=psmisc hexdump=bsdextrautils ifconfig=net-tools
+	@scripts/system-packages bwrap=bubblewrap redis-server=redis-server busybox=busybox-static debootstrap=debootstrap \
+		mkfs.ext4=e2fsprogs openssl=openssl
 	$(BIN)/python -m pytest $(TESTS)
 
 lint: $(VENV)/ready  ## style, types and layers

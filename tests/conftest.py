@@ -13,18 +13,12 @@ from pathlib import Path
 import pytest
 import redis
 import redis.asyncio
+from services import missing
 
 from toolfleet.config import connection
 from toolfleet.config.settings import Settings
 from toolfleet.config.state import FleetState
 from toolfleet.producer.embedded import find_redis_server
-
-
-def missing(what: str) -> None:
-    """Skip on a laptop, fail in CI."""
-    if os.environ.get("CI"):
-        pytest.fail(f"CI must have {what}")
-    pytest.skip(f"needs {what}")
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import missing
+from services import missing
 
 from toolfleet.config import settings
 from toolfleet.config.profile import Profile

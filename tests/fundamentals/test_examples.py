@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import missing
+from services import missing
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
 

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import AsyncIterator
 
 import pytest_asyncio
-from conftest import missing
+from services import missing
 
 from toolfleet.producer import Fleet
 

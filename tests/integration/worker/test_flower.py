@@ -7,8 +7,8 @@ import socket
 import urllib.request
 from typing import Any
 
-from conftest import missing
 from fleet_processes import process, worker
+from services import missing
 
 from toolfleet.config.contract import Status
 from toolfleet.config.settings import Settings

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import missing
 from fleet_processes import wait_until, worker
+from services import missing
 
 from toolfleet.config.settings import Settings
 from toolfleet.producer import Fleet, SyncFleet

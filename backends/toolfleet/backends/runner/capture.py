@@ -32,6 +32,8 @@ class Capture:
 
     def result(self) -> tuple[bytes, int, int]:
         """What was kept, how many of its bytes stand before the gap, and how many bytes are missing there."""
+        if self._total == len(self._head):
+            return bytes(self._head), self._total, 0
         tail = self._tail[max(0, len(self._tail) - self._tail_limit) :]
         kept = bytes(self._head + tail)
         dropped = self._total - len(kept)

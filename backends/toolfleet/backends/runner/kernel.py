@@ -86,7 +86,7 @@ def hide_from_ptrace() -> None:
 
 
 def signalfd(number: int) -> int:
-    """A descriptor that becomes readable when the signal, which must be blocked, arrives; it does not block."""
+    """A descriptor that becomes readable when the signal, which must be blocked, arrives."""
     mask = (ctypes.c_ulong * 16)(1 << (number - 1))  # as large as any libc's sigset_t
     fd = int(_libc.signalfd(-1, mask, os.O_NONBLOCK | os.O_CLOEXEC))
     _check(fd, "signalfd")

@@ -86,10 +86,7 @@ class Reactor:
         ended = kernel.signalfd(signal.SIGCHLD)
 
         def wake(_: int) -> None:
-            try:
-                os.read(ended, 128)
-            except BlockingIOError:
-                pass
+            os.read(ended, 128)  # one signal stands for all children that have ended
             callback()
 
         self.watch(ended, READ, wake)

@@ -21,7 +21,8 @@ DRAIN = 0.2
 #: What a process left behind by a call may still print into the void; more of it gets a SIGPIPE.
 VOID = 64 * 1024 * 1024
 
-_CHUNK = 256 * 1024
+#: What a pipe holds.
+_CHUNK = 64 * 1024
 #: Streams of file operations carry data and a report, which must not be cut: both are bounded by the applets.
 _UNCUT = 256 * 1024 * 1024
 
