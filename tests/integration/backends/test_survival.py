@@ -83,3 +83,14 @@ async def test_at_the_limit_of_processes_a_command_is_refused_in_words(make: "Ca
     for number in range(8):
         assert await box.sandbox.cancel(f"sleep-{number}")
     assert {outcome.exit_code for outcome in await asyncio.gather(*sleepers)} == {130}
+
+
+@pytest.mark.parametrize("trailer", ["", "; true"])
+async def test_commands_begin_with_every_signal_at_its_default(box: "Box", trailer: str) -> None:
+    """Whatever the runner blocks or ignores for itself; nor do they inherit a descriptor or a raised limit."""
+    for _ in range(3):
+        status = await box.text("grep -E 'Sig(Blk|Ign|Cgt)' /proc/self/status" + trailer)
+        assert {line.split()[1] for line in status.splitlines()} == {"0" * 16}
+        assert await box.text("ls /proc/self/fd | wc -l") == "4"  # the last one is that of ls
+        assert await box.text("cat /proc/$$/oom_score_adj; ulimit -Hu; ulimit -Su") == "1000\n257\n257"
+        assert (await box.write("/x", b"x")).error is None

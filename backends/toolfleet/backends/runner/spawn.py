@@ -127,10 +127,10 @@ class Spawner:
             resource.setrlimit(resource.RLIMIT_NPROC, (self._runner, self._runner))
             try:
                 pid = os.fork()
-            finally:
+                if pid == 0:
+                    _run_applet(applet, pipes[1], pipes[3])
+            finally:  # not reached by the child, whose limits may have been lowered by now
                 resource.setrlimit(resource.RLIMIT_NPROC, (self._commands, self._runner))
-            if pid == 0:
-                _run_applet(applet, pipes[1], pipes[3])
         except OSError as error:
             os.close(pipes[0])
             os.close(pipes[2])
