@@ -3,11 +3,13 @@
 Usage: python benchmarks/calls.py [--rounds 5] [--calls 150] [--trajectories 64]
 
 Every round measures each way in turn, so that a machine that changes its speed changes it for all; the table shows
-medians over the rounds, and ratios of those. Every call runs ``echo hi`` in bash. Plain Celery runs it on the bare
-host; toolfleet runs it in a bubblewrap sandbox.
+medians over the rounds, and medians of the ratios round by round. Every call runs ``echo hi`` in bash. Plain Celery
+runs it on the bare host, in a prefork worker with two processes; toolfleet runs it in bubblewrap sandboxes of one
+worker process, which serves them all from one event loop. The toolfleet producer runs on uvloop.
 """
 
 import asyncio
+import importlib
 import os
 import statistics
 import subprocess
@@ -21,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
+import uvloop
 from rich.console import Console
 from rich.table import Table
 
@@ -65,7 +68,7 @@ def spawn_floor(calls: int) -> list[float]:
 
 def plain_call(_: object = None) -> float:
     """Latency of one call through plain Celery, ``.get()`` included."""
-    import plain_celery
+    plain_celery = importlib.import_module("plain_celery")  # only now, with the URL of its Redis set
 
     began = time.perf_counter()
     assert plain_celery.run.delay(COMMAND).get(timeout=60, interval=0.001) == "hi\n"
@@ -119,9 +122,9 @@ async def measure(rounds: int, calls: int, trajectories: int) -> list[Way]:
     floor, plain, single = Way("posix_spawn, bare"), Way("plain Celery, 1 caller"), Way("toolfleet, 1 trajectory")
     plain_many = Way(f"plain Celery, {trajectories} callers")
     many = Way(f"toolfleet, {trajectories} trajectories")
-    each = max(1, calls * 4 // trajectories)
+    each = max(1, calls * 15 // trajectories)
     with plain_celery_worker(), ThreadPoolExecutor(trajectories) as threads:
-        async with Fleet.connect(workers=2, slots=trajectories) as fleet:
+        async with Fleet.connect(workers=1, slots=trajectories) as fleet:
             lines = [fleet.trajectory() for _ in range(trajectories)]
             await asyncio.gather(*(fleet_calls(line, 1) for line in lines))
 
@@ -170,7 +173,7 @@ def table(ways: list[Way]) -> Table:
 @click.option("--trajectories", default=64, show_default=True)
 def main(rounds: int, calls: int, trajectories: int) -> None:
     """Measure what one tool call costs, side by side."""
-    Console().print(table(asyncio.run(measure(rounds, calls, trajectories))))
+    Console().print(table(uvloop.run(measure(rounds, calls, trajectories))))
 
 
 if __name__ == "__main__":

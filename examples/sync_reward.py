@@ -5,7 +5,12 @@ from functools import partial
 
 from toolfleet.producer import Fault, SyncFleet
 
-ANSWERS = ["def f(n): return n * n", "def f(n): return n + n", "def f(n): while True: pass", "def f(n):\n  while 1: pass"]
+ANSWERS = [
+    "def f(n): return n * n",
+    "def f(n): return n + n",
+    "def f(n): while True: pass",
+    "def f(n):\n  while 1: pass",
+]
 TEST = "from answer import f\nassert [f(n) for n in (0, 1, 3)] == [0, 1, 9]\n"
 
 

@@ -66,7 +66,7 @@ def redis_url(redis_server: str) -> Iterator[str]:
 @pytest.fixture
 def settings(redis_url: str) -> Settings:
     """Settings with short times, on the test's own Redis."""
-    return Settings(redis_url=redis_url, fleet="test", heartbeat=0.2, lease_ttl=4.0)  # type: ignore[arg-type]
+    return Settings(redis_url=redis_url, fleet="test", heartbeat=0.2, lease_ttl=4.0)
 
 
 @pytest.fixture

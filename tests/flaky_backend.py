@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from toolfleet.backends.base import Owner, Sandbox
-from toolfleet.backends.bubblewrap import BubblewrapBackend
+from toolfleet.backends.base import Owner
+from toolfleet.backends.bubblewrap import BubblewrapBackend, BubblewrapSandbox
 from toolfleet.config.errors import SandboxStartFailed
 from toolfleet.config.profile import Profile
 
@@ -16,7 +16,7 @@ class FlakyBackend(BubblewrapBackend):
         super().__init__(runtime_dir)
         self._failures = int(os.environ["FLAKY_FAILURES"])
 
-    async def create(self, profile: Profile, owner: Owner) -> Sandbox:
+    async def create(self, profile: Profile, owner: Owner) -> BubblewrapSandbox:
         """Fail, or start a sandbox."""
         if self._failures:
             self._failures -= 1

@@ -40,8 +40,8 @@ def process(*arguments: str, **env: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def worker(
-    name: str, url: str, slots: int = 2, **env: str
+    name: str, url: str, slots: str = "2", **env: str
 ) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
     """A worker of the fleet ``test`` with the same short times as the fixture ``settings``."""
     short = {"TOOLFLEET_FLEET": "test", "TOOLFLEET_HEARTBEAT": "0.2", "TOOLFLEET_LEASE_TTL": "4"}
-    return process("worker", "--name", name, "--slots", str(slots), TOOLFLEET_REDIS_URL=url, **{**short, **env})
+    return process("worker", "--name", name, "--slots", slots, TOOLFLEET_REDIS_URL=url, **{**short, **env})

@@ -11,6 +11,8 @@ from toolfleet.config.profile import Profile
 
 Operation = Literal["exec", "read", "write", "unpack"]
 
+Known = Literal["running", "finished", "unknown"]
+
 
 @dataclass(frozen=True, slots=True)
 class Owner:
@@ -124,7 +126,7 @@ class Sandbox(Protocol):
         """
         ...
 
-    async def query(self, call_id: str) -> Literal["running", "finished", "unknown"]:
+    async def query(self, call_id: str) -> Known:
         """What the runner knows of a call; ``unknown`` means that it provably never began, or ended long ago.
 
         Raises:

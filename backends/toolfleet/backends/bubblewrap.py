@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from toolfleet.backends import runtime
-from toolfleet.backends.base import Capabilities, Outcome, Owner, Request, SandboxRef
+from toolfleet.backends.base import Capabilities, Known, Outcome, Owner, Request, SandboxRef
 from toolfleet.backends.channel import Channel, unix
 from toolfleet.backends.local import diagnose, launch, layout, processes, records
 from toolfleet.backends.local.cgroup import MemoryCgroups
@@ -54,7 +54,7 @@ class BubblewrapSandbox:
         """See `toolfleet.backends.base.Sandbox.cancel`."""
         return await self._channel.cancel(call_id)
 
-    async def query(self, call_id: str) -> str:
+    async def query(self, call_id: str) -> Known:
         """See `Channel.query`."""
         return await self._channel.query(call_id)
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from toolfleet.backends.base import Outcome, Request
+from toolfleet.backends.base import Known, Outcome, Request
 from toolfleet.backends.runner.frames import MAX_BODY, PROTOCOL, Decoder, FrameError, Header, encode
 from toolfleet.config.errors import InvalidArguments, SandboxLost
 
@@ -109,13 +109,14 @@ class Channel:
         reply = await self._ask(await self._connected(), {"op": "cancel", "call": call_id})
         return bool(reply["known"])
 
-    async def query(self, call_id: str) -> str:
+    async def query(self, call_id: str) -> Known:
         """What the runner knows of a call: ``running``, ``finished`` or ``unknown``. Answered whatever our epoch.
 
         Raises:
             SandboxLost: the runner does not answer.
         """
-        return str((await self._ask(await self._connected(), {"op": "query", "call": call_id}))["state"])
+        state = (await self._ask(await self._connected(), {"op": "query", "call": call_id}))["state"]
+        return state if state in ("running", "finished") else "unknown"
 
     async def ping(self, ttl: float) -> None:
         """See `toolfleet.backends.base.Sandbox.ping`."""

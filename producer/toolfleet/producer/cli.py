@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import click
+import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -161,7 +162,7 @@ def _run_until_signal(work: Coroutine[Any, Any, int]) -> int:
         return await work
 
     try:
-        return asyncio.run(guarded())
+        return uvloop.run(guarded())
     except asyncio.CancelledError:
         click.echo("stopped; what ended before stands in the output", err=True)
         return INTERRUPTED if received and received[0] == signal.SIGINT else TERMINATED

@@ -6,6 +6,8 @@ from collections.abc import Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+import uvloop
+
 from toolfleet.config.contract import Setup, ToolResult
 from toolfleet.config.settings import Settings
 from toolfleet.producer.fleet import Fleet
@@ -19,7 +21,7 @@ class SyncFleet:
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
-        self._loop = asyncio.new_event_loop()
+        self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="toolfleet-sync", daemon=True)
 
     @classmethod

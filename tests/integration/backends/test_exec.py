@@ -30,7 +30,7 @@ async def test_commands_run_in_bash_with_a_clean_environment(box: "Box") -> None
     assert await box.text("x=([5]=y); echo ${x[5]}; cat") == "y"
     names = {line.partition("=")[0] for line in (await box.text("env")).splitlines()}
     own = {"PWD", "SHLVL", "_"}
-    assert names - own == {"PATH", "HOME", "USER", "TERM", "TAR_OPTIONS", "TOOLFLEET_CALL"}
+    assert names - own == {"PATH", "HOME", "USER", "SHELL", "TERM", "TAR_OPTIONS", "TOOLFLEET_CALL"}
 
 
 async def test_cwd_and_env_of_a_call_come_over_those_of_the_profile(make: "Callable[..., Awaitable[Box]]") -> None:

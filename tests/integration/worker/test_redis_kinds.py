@@ -43,7 +43,7 @@ def free_port() -> int:
 
 async def one_call(url: str) -> None:
     """A worker and a producer meet on the Redis of ``url``."""
-    settings = Settings(redis_url=url, fleet="test", heartbeat=0.2)  # type: ignore[arg-type]
+    settings = Settings(redis_url=url, fleet="test", heartbeat=0.2)
     with worker("w1", url):
         async with Fleet.connect(settings) as fleet, fleet.trajectory() as t:
             assert (await t.terminal("echo over any Redis")).stdout == "over any Redis\n"

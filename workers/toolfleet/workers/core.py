@@ -62,7 +62,6 @@ class Core:
         self._starts: Coalescer[Run, tuple[str, float]] = Coalescer(self._start_batch)
         self._finishes: Coalescer[Finished, str] = Coalescer(self._finish_batch)
         self._executor = Executor(
-            worker_id,
             self.boot,
             self.state,
             Ledger(self._starts.put, lambda result, epoch: self._finishes.put(Finished(result, epoch))),
@@ -170,7 +169,7 @@ class Core:
             self._beside(self._bounce(item))
             return
         call_id = call.call_id if call else item["ref"]
-        run = Run(lease, call, call_id, parallel=bool(item.get("parallel")))
+        run = Run(lease, call, call_id, self.worker_id, parallel=bool(item.get("parallel")))
         self._runs.setdefault(call_id, run)
         lease.enqueue(run, self._execute)
 

@@ -53,6 +53,7 @@ class Run:
     call: ToolCall | None
     """None while its JSON still has to be read from the ledger."""
     call_id: str
+    worker_id: str
     parallel: bool = False
     accepted: float = field(default_factory=time.monotonic)
     token: str = field(default_factory=lambda: new_id("a"))
@@ -86,6 +87,7 @@ class Run:
             status,
             executed=executed,
             error=error,
+            worker_id=self.worker_id,
             lease_epoch=self.lease.epoch,
             workspace_generation=self.lease.generation,
             timing=timing,
@@ -109,10 +111,9 @@ class Executor:
     """Takes a call through its steps. Every step is a method of one argument and may raise `Ended` or `Dropped`."""
 
     def __init__(
-        self, worker_id: str, boot: str, state: FleetState, ledger: Ledger, pool: WarmPool, tools: ToolRegistry,
+        self, boot: str, state: FleetState, ledger: Ledger, pool: WarmPool, tools: ToolRegistry,
         retries: Retries, on_event: Callable[[str, Run, ToolResult | None], None],
     ) -> None:  # fmt: skip
-        self._worker_id = worker_id
         self._boot = boot
         self._state = state
         self._ledger = ledger
@@ -246,7 +247,6 @@ class Executor:
 
     async def record(self, run: Run, result: ToolResult) -> None:
         """Enter the result in the ledger, which hands it to the producer once."""
-        result = result.model_copy(update={"worker_id": self._worker_id})
         verdict = await self._ledger.finish(result, run.lease.epoch)
         self._event("ended", run, result)
         if verdict == "done" and result.status is Status.LOST:

@@ -5,6 +5,7 @@ stops consuming, calls in flight finish, producers are told about the rest, sand
 """
 
 import asyncio
+import gc
 import logging
 import secrets
 import socket
@@ -82,6 +83,10 @@ class Lifecycle:
         if self._core is not None:
             self._core.events.listening = self._listening
             self._core.events.send = self._send_events
+            # What is loaded by now stays for good; calls make many small objects and hardly a cycle.
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(10_000, 20, 50)
             self._loop.call_soon_threadsafe(self._core.serve)
             print(f"worker {self.worker_id} serves {self._settings.slots} slots", file=sys.stderr, flush=True)
 

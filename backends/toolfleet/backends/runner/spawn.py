@@ -99,6 +99,8 @@ class Spawner:
                 (os.POSIX_SPAWN_DUP2, pipes[3], 2),
             )
             argv = (shell[1], b"-c", command)
+            # A shell that is not told which one it is looks its user up at every start.
+            env = {b"SHELL": shell[0].encode(), **env}
             pid = os.posix_spawn(
                 shell[0], argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_SIGNALS
             )
