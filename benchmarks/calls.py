@@ -11,6 +11,7 @@ worker process, which serves them all from one event loop. The toolfleet produce
 import asyncio
 import importlib
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -87,27 +88,44 @@ async def fleet_calls(trajectory: Trajectory, calls: int) -> list[float]:
 
 
 @contextmanager
-def plain_celery_worker() -> Iterator[None]:
-    """A Redis and a prefork worker with two processes for plain Celery."""
-    with tempfile.TemporaryDirectory() as folder:
-        sock = f"{folder}/redis.sock"
-        server = subprocess.Popen(
-            [str(find_redis_server()), "--port", "0", "--unixsocket", sock, "--save", "", "--dir", folder],
-            stdout=subprocess.DEVNULL,
+def redis_and_workers(slots: int) -> Iterator[str]:
+    """One Redis on loopback TCP, a prefork worker with two processes for plain Celery, and a worker of toolfleet."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"redis://127.0.0.1:{port}"
+    os.environ["BENCH_REDIS"] = f"{url}/1"
+    sys.path.insert(0, str(HERE))
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        stack.enter_context(
+            running([str(find_redis_server()), "--port", str(port), "--save", "", "--dir", folder], HERE, {})
         )
-        os.environ["BENCH_REDIS"] = f"redis+socket://{sock}"
-        sys.path.insert(0, str(HERE))
-        argv = [sys.executable, "-m", "celery", "-A", "plain_celery", "worker", "-c", "2", "-l", "ERROR"]
-        while not os.path.exists(sock):
+        while not listening(port):
             time.sleep(0.01)
-        worker = subprocess.Popen(argv, cwd=HERE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            plain_call()
-            yield
-        finally:
-            for process in (worker, server):
-                process.terminate()
-                process.wait()
+        celery = [sys.executable, "-m", "celery", "-A", "plain_celery", "worker", "-c", "2", "-l", "ERROR"]
+        stack.enter_context(running(celery, HERE, {}))
+        env = {"TOOLFLEET_REDIS_URL": f"{url}/0", "TOOLFLEET_SLOTS": str(slots)}
+        stack.enter_context(running([sys.executable, "-m", "toolfleet.workers"], HERE, env))
+        plain_call()
+        yield f"{url}/0"
+
+
+def listening(port: int) -> bool:
+    """Somebody listens on the port."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def running(argv: list[str], folder: Path, env: dict[str, str]) -> Iterator[None]:
+    """A process, ended and waited for."""
+    null = subprocess.DEVNULL
+    process = subprocess.Popen(argv, cwd=folder, env={**os.environ, **env}, stdout=null, stderr=null)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
 
 
 async def timed(way: Way, work: Callable[[], Awaitable[list[float]]]) -> None:
@@ -123,8 +141,8 @@ async def measure(rounds: int, calls: int, trajectories: int) -> list[Way]:
     plain_many = Way(f"plain Celery, {trajectories} callers")
     many = Way(f"toolfleet, {trajectories} trajectories")
     each = max(1, calls * 15 // trajectories)
-    with plain_celery_worker(), ThreadPoolExecutor(trajectories) as threads:
-        async with Fleet.connect(workers=1, slots=trajectories) as fleet:
+    with redis_and_workers(trajectories) as url, ThreadPoolExecutor(trajectories) as threads:
+        async with Fleet.connect(redis_url=url) as fleet:
             lines = [fleet.trajectory() for _ in range(trajectories)]
             await asyncio.gather(*(fleet_calls(line, 1) for line in lines))
 

@@ -183,7 +183,10 @@ class Backend(Protocol):
         ...
 
     async def list(self, owner: Owner | None = None) -> list[SandboxRef]:
-        """The sandboxes of ``owner`` that exist on this machine; of everybody when None."""
+        """The sandboxes of ``owner`` that exist on this machine; of everybody when None.
+
+        What dead ones left behind is removed on the way.
+        """
         ...
 
     async def destroy(self, ref: SandboxRef) -> None:

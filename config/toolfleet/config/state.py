@@ -74,6 +74,8 @@ class FleetState:
         self._result_keep = _ms(settings.result_ttl)
         self._room = settings.waiting_room
         self._heartbeat_ttl = _ms(settings.lease_ttl)
+        # Two heartbeats: after an outage every worker has had the time to say that it lives.
+        self._grace = _ms(2 * settings.heartbeat)
         self._scripts = {name: connection.register_script(text) for name, text in _sources().items()}
 
     def key(self, name: str, ident: str | None = None) -> str:
@@ -104,6 +106,7 @@ class FleetState:
             _ms(wait),
             self._keep,
             self._result_keep,
+            self._grace,
         )
         return Route(_text(found[0]), _holder(found[1:]))
 
@@ -149,7 +152,7 @@ class FleetState:
 
         With ``if_lapsed`` a worker whose heartbeat has come back meanwhile is left alone.
         """
-        args = (worker, boot, cause, self._keep, self._result_keep, int(if_lapsed))
+        args = (worker, boot, cause, self._keep, self._result_keep, self._grace if if_lapsed else "")
         return bool(await self._run("recover", *args))
 
     async def keep_broker_keys(self, worker: str) -> None:
@@ -166,9 +169,21 @@ class FleetState:
     async def lapsed(self) -> list[tuple[str, str]]:
         """Workers (name, boot) whose heartbeat lapsed and which nobody has recovered."""
         seconds, micros = await self.redis.time()
-        names = await self.redis.zrangebyscore(self.key("workers"), "-inf", seconds * 1000 + micros // 1000)
+        latest = seconds * 1000 + micros // 1000 - self._grace
+        names = await self.redis.zrangebyscore(self.key("workers"), "-inf", latest)
         boots = [await self.redis.hget(self.key("worker", _text(name)), "boot") for name in names]
         return [(_text(name), _text(boot or "")) for name, boot in zip(names, boots, strict=True)]
+
+    async def recover_lapsed(self, but: str = "") -> list[str]:
+        """End the leases of every worker whose heartbeat lapsed, except ``but``; the names of those that are gone.
+
+        Anyone may do it, at any time: the script makes sure that each is recovered once.
+        """
+        gone = [(worker, boot) for worker, boot in await self.lapsed() if worker != but]
+        for worker, boot in gone:
+            while not await self.recover(worker, boot, f"worker {worker} died", if_lapsed=True):
+                pass
+        return [worker for worker, _ in gone]
 
     # -- ledger: calls
 

@@ -235,8 +235,9 @@ class Fleet:
             asked = call.arguments.get("timeout")
         profile = self.settings.profiles.get(call.profile)
         longest = profile.max_timeout if profile else 600.0
+        usual = profile.default_timeout if profile else longest
         try:
-            return contract.clamp_timeout(asked, longest) if asked is not None else longest
+            return contract.clamp_timeout(asked if asked is not None else usual, longest)
         except ValueError:
             return longest
 
@@ -252,6 +253,8 @@ class Fleet:
         if verdict == "started":
             self._errand(self._tell_cancel(call, worker))
             return lost
+        if verdict == "missing":
+            return lost.model_copy(update={"error": "Redis lost the call, and no result came by its deadline"})
         return standing or never
 
     async def _cancel(self, call: ToolCall) -> None:
@@ -286,6 +289,8 @@ class Fleet:
         while True:
             try:
                 await self.state.producer_alive(self.producer_id, self._alive_for)
+                # A worker that died alone has no other worker to tell its trajectories.
+                await self.state.recover_lapsed()
             except OUTAGES as error:
                 log.warning("producer heartbeat failed: %s", error)
             await asyncio.sleep(self.settings.heartbeat)
@@ -338,8 +343,9 @@ def _body(call: ToolCall, limit: int) -> str:
     except ValueError as error:
         # A lone surrogate, as a model's broken escape leaves it, has no UTF-8.
         raise InvalidArguments(f"arguments of {call.name} cannot be written as JSON: {error}") from None
-    if len(body) > limit:
-        raise PayloadTooLarge(f"call {call.call_id} has {len(body)} bytes of JSON; max_payload allows {limit}")
+    # A character has at most four bytes: most calls are told small enough without being encoded.
+    if len(body) * 4 > limit and (size := len(body.encode())) > limit:
+        raise PayloadTooLarge(f"call {call.call_id} has {size} bytes of JSON; max_payload allows {limit}")
     return body
 
 

@@ -71,7 +71,9 @@ class Supervisor:
 
     def _start_worker(self, number: int) -> None:
         argv = [sys.executable, "-m", "toolfleet.workers", "--name", f"embedded-{number}"]
-        self._workers.append(self._spawn(f"worker-{number}", argv, {**os.environ, **self._plan.env}))
+        # Of the settings only the plan's: a nested variable of this shell would override what the producer was told.
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("TOOLFLEET_")}
+        self._workers.append(self._spawn(f"worker-{number}", argv, {**inherited, **self._plan.env}))
 
     def _spawn(self, name: str, argv: list[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
         with (self._folder / f"{name}.log").open("ab") as log:

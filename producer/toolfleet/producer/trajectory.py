@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -9,12 +10,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import ValidationError
 
+from toolfleet.config.connection import OUTAGES
 from toolfleet.config.contract import Setup, ToolCall, ToolResult, new_id
 from toolfleet.config.errors import FleetSaturated, InvalidCall, NoWorkerForProfile, TrajectoryClosed
 from toolfleet.config.state import Holder, Route
 
 if TYPE_CHECKING:
     from toolfleet.producer.fleet import Fleet
+
+log = logging.getLogger(__name__)
 
 #: Seconds after which a waiting trajectory asks again, in case Redis forgot the waiting room.
 ASK_AGAIN = 10.0
@@ -95,7 +99,7 @@ class Trajectory:
             arguments["workdir"] = workdir
         return await self.call("terminal", arguments, timeout=timeout)
 
-    async def read_file(self, path: str, *, offset: int = 1, limit: int = 2000) -> ToolResult:
+    async def read_file(self, path: str, *, offset: int = 1, limit: int = 500) -> ToolResult:
         """Read ``limit`` lines of a text file from line ``offset`` (from 1) on."""
         return await self.call("read_file", {"path": path, "offset": offset, "limit": limit})
 
@@ -110,7 +114,11 @@ class Trajectory:
         self._closed = True
         if self._placing and not self._placing.done():
             self._placing.cancel()
-        await self._fleet.close_trajectory(self)
+        try:
+            await self._fleet.close_trajectory(self)
+        except OUTAGES as error:
+            # Leaving a block must not hide the error that ended it; without us the trajectory is reaped as an orphan.
+            log.warning("trajectory %s could not be closed: %s", self.id, error)
 
     def check_open(self) -> None:
         """Raise `TrajectoryClosed` when the trajectory takes no more calls."""

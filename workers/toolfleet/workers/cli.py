@@ -42,9 +42,7 @@ def worker(name: str | None, slots: int | None, loglevel: str, events: bool) -> 
       TOOLFLEET_REDIS_URL=redis://localhost:6379/0 toolfleet worker
       TOOLFLEET_REDIS_URL=rediss://:secret@fleet:6380/0 toolfleet worker --name gpu-3 --slots 32
     """
-    settings = load(worker=name, slots=slots)
-    if settings.redis_url is None:
-        raise SettingsError("a worker needs redis_url: set TOOLFLEET_REDIS_URL, e.g. redis://localhost:6379/0")
+    _require_url(load(worker=name, slots=slots), "a worker")
     # The app reads the environment when it is imported, so that plain `celery -A` finds the same settings.
     if name is not None:
         os.environ["TOOLFLEET_WORKER"] = name
@@ -76,7 +74,7 @@ def flower(arguments: tuple[str, ...]) -> None:
     Example:
       toolfleet flower --port=5555 --basic-auth=me:secret
     """
-    load()
+    _require_url(load(), "Flower")
     if importlib.util.find_spec("flower") is None:
         raise SettingsError("Flower is not installed: pip install 'toolfleet[flower]'")
     columns = () if any(a.startswith("--tasks") for a in arguments) else (f"--tasks-columns={COLUMNS}",)
@@ -98,6 +96,11 @@ def doctor() -> None:
         table.add_row(what, mark, detail)
     Console().print(table)
     sys.exit(0 if healthy else 1)
+
+
+def _require_url(settings: Settings, who: str) -> None:
+    if settings.redis_url is None:
+        raise SettingsError(f"{who} needs redis_url: set TOOLFLEET_REDIS_URL, e.g. redis://localhost:6379/0")
 
 
 def _checks(settings: Settings) -> Iterator[tuple[str, bool, str, bool]]:

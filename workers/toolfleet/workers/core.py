@@ -4,6 +4,7 @@ It lives on a thread of its own; `accept` and `cancel` are the only methods that
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from toolfleet.config.state import Finished, FleetState, Holder
 from toolfleet.workers.events import EventLog
 from toolfleet.workers.executor import Executor, Ledger, Run
 from toolfleet.workers.heartbeat import Heartbeat
+from toolfleet.workers.janitor import Janitor
 from toolfleet.workers.keeper import Keeper
 from toolfleet.workers.leases import Lease, LeaseTable
 from toolfleet.workers.pool import WarmPool
@@ -46,6 +48,7 @@ class Core:
         self.accepting = True
         self.calls = 0
         self.dropped = 0
+        self._hurry = asyncio.Event()
         self._runs: dict[str, Run] = {}
         self._teardowns: set[asyncio.Task[None]] = set()
         self._redis = connection.client(url)
@@ -75,6 +78,7 @@ class Core:
         self._services: list[Service] = [
             self.heartbeat,
             self.prewarmer,
+            Janitor(self.pool, 30.0),
             Keeper(self, self.pool.ttl / 3),
             Reaper(self, settings.heartbeat),
             Recoverer(self.state, worker_id, settings.heartbeat),
@@ -124,8 +128,7 @@ class Core:
         for lease in self.leases:
             lease.drop_queued()
         idle = [asyncio.create_task(lease.idle()) for lease in self.leases]
-        if idle:
-            await asyncio.wait(idle, timeout=drain)
+        await self._drained(idle, drain)
         for service in self._services:
             await service.stop()
         await self._retire()
@@ -134,12 +137,27 @@ class Core:
             if lease.sandbox is not None:
                 self.pool.discard(lease.sandbox)
         if self._teardowns:
-            await asyncio.wait(set(self._teardowns), timeout=drain + 5)
+            await asyncio.wait(set(self._teardowns), timeout=5)
         for task in idle:
             task.cancel()
         await self.pool.close()
         await self.events.close()
         await self._redis.aclose()
+
+    def hurry(self) -> None:
+        """Stop waiting for calls in flight: someone asked a second time."""
+        self._hurry.set()
+
+    async def _drained(self, idle: list[asyncio.Task[None]], drain: float) -> None:
+        """Until every lease is idle, time is up, or somebody is in a hurry."""
+        hurry = asyncio.create_task(self._hurry.wait())
+        done: asyncio.Future[Any] = asyncio.gather(*idle)
+        either: list[asyncio.Future[Any]] = [hurry, done]
+        await asyncio.wait(either, timeout=drain, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        done.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await done
 
     # -- intake
 

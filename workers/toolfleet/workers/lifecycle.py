@@ -8,6 +8,7 @@ import asyncio
 import gc
 import logging
 import secrets
+import signal
 import socket
 import sys
 import threading
@@ -99,8 +100,10 @@ class Lifecycle:
     def _down(self, **_: Any) -> None:
         core, self._core = self._core, None
         if core is not None:
-            drain = 0.0 if self._asked_to_stop > 1 else self._settings.drain_timeout
-            self._do(core.close(drain))
+            # Celery has stopped; from here on a further signal means: do not wait for the calls in flight.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: self._loop.call_soon_threadsafe(core.hurry))
+            self._do(core.close(0.0 if self._asked_to_stop > 1 else self._settings.drain_timeout))
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 

@@ -112,6 +112,11 @@ class WarmPool:
                 line.remove(sandbox)
                 await self.destroy(sandbox)
 
+    async def tidy(self) -> None:
+        """Have the backends remove what is provably dead: listing does it."""
+        for backend in self._backends.values():
+            await backend.list()
+
     async def close(self) -> None:
         """Destroy every ready sandbox, wait for those on their way out, and let go of the backends."""
         self._closed = True

@@ -21,10 +21,7 @@ class Recoverer(Service):
 
     async def tick(self) -> None:
         """One look for workers whose heartbeat lapsed."""
-        for worker, boot in await self._state.lapsed():
-            if worker == self._worker_id:
-                continue  # late, evidently not dead; the next heartbeat says so
+        # Never ourselves: we are late, evidently not dead, and the next heartbeat says so.
+        for worker in await self._state.recover_lapsed(but=self._worker_id):
             log.warning("worker %s died; its trajectories are told", worker)
-            while not await self._state.recover(worker, boot, f"worker {worker} died", if_lapsed=True):
-                pass
             await self._state.drop_broker_keys(worker)

@@ -36,7 +36,7 @@ MAX_UNSENT = 256 * 1024 * 1024
 #: The longest duration that a request may name, in seconds.
 MAX_SECONDS = 10_000_000.0
 
-_CHUNK = 256 * 1024
+_CHUNK = 64 * 1024
 
 
 @dataclass(slots=True)

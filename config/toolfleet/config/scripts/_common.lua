@@ -9,10 +9,11 @@ end
 -- Leases that one pass ends at most, so that a large worker's end does not hold Redis up.
 local PASS = 50
 
--- A worker is alive while its heartbeat has not lapsed and it is still the same process.
-local function alive(worker, boot, now)
+-- A worker is alive while its heartbeat has not lapsed and it is still the same process. The grace is for those who
+-- would declare it dead: after an outage of Redis every heartbeat looks lapsed until the first round has passed.
+local function alive(worker, boot, now, grace_ms)
   local until_ms = redis.call('ZSCORE', workers_key(), worker)
-  if not until_ms or tonumber(until_ms) <= now then return false end
+  if not until_ms or tonumber(until_ms) + grace_ms <= now then return false end
   return redis.call('HGET', worker_key(worker), 'boot') == boot
 end
 

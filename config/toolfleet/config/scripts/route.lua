@@ -1,9 +1,9 @@
 -- Find the lease of a trajectory, or make one, or put the trajectory in the waiting room.
 -- KEYS[1] root of the fleet
 -- ARGV 1 trajectory  2 producer  3 profile  4 sweep  5 setup (JSON)  6 size of a profile's room  7 ms it may wait  8 ms to keep state
---      9 ms to keep a result
+--      9 ms to keep a result  10 ms of grace for a holder whose heartbeat has lapsed
 -- Returns {verdict, worker, boot, epoch}; verdicts:
---   held      the lease exists and its holder is alive
+--   held      the lease exists and its holder is alive, or may still come back
 --   assigned  a slot was reserved just now
 --   waiting   in the waiting room; a `placed` notice will come on the reply stream
 --   full      the waiting room is full
@@ -17,7 +17,7 @@ if l[1] == 'closed' or l[1] == 'closing' then return {'closed'} end
 if l[1] == 'lost' then
   want.lost = l[5] or ''
 elseif l[1] then
-  if alive(l[2], l[3], now) then
+  if alive(l[2], l[3], now, tonumber(ARGV[10])) then
     redis.call('HSET', lease_key(t), 'producer', producer)
     return {'held', l[2], l[3], l[4]}
   end
