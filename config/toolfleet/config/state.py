@@ -93,8 +93,13 @@ class FleetState:
         sweep: str,
         setup: list[dict[str, str]],
         wait: float,
+        known_epoch: int = 0,
     ) -> Route:
-        """Find or make the lease of ``trajectory``; ``wait`` is how many seconds it may stay in the waiting room."""
+        """Find or make the lease of ``trajectory``.
+
+        ``wait`` is how many seconds it may stay in the waiting room; ``known_epoch`` is the last epoch under which
+        the producer knew it to be held, so that a Redis that has lost its state cannot lose a workspace in silence.
+        """
         found = await self._run(
             "route",
             trajectory,
@@ -107,6 +112,7 @@ class FleetState:
             self._keep,
             self._result_keep,
             self._grace,
+            known_epoch,
         )
         return Route(_text(found[0]), _holder(found[1:]))
 

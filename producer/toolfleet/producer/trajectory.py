@@ -39,6 +39,7 @@ class Trajectory:
         self._holder: Holder | None = None
         self._placing: asyncio.Task[Holder] | None = None
         self._closed = False
+        self._epoch = 0  # the highest under which a worker was known to hold it
         #: Seconds that calls made earlier and not ended yet may still take.
         self.ahead = 0.0
 
@@ -136,6 +137,7 @@ class Trajectory:
 
     def forget(self, holder: Holder) -> None:
         """The lease is not with ``holder`` any more: route anew at the next call."""
+        self._epoch = max(self._epoch, holder.epoch)
         if self._holder == holder:
             self._holder = None
 
@@ -172,7 +174,13 @@ class Trajectory:
         patience = time.monotonic() + fleet.settings.start_timeout
         while True:
             route = await fleet.state.route(
-                self.id, fleet.producer_id, self.profile, sweep=self.sweep, setup=self._setup, wait=wait
+                self.id,
+                fleet.producer_id,
+                self.profile,
+                sweep=self.sweep,
+                setup=self._setup,
+                wait=wait,
+                known_epoch=self._epoch,
             )
             if route.verdict == "closed":
                 raise TrajectoryClosed(f"trajectory {self.id} was closed; open a new one under another id")

@@ -46,18 +46,17 @@ async def test_killing_a_worker_is_told_once_and_the_trajectory_goes_on(settings
 
 
 async def test_a_loss_between_two_calls_is_told_by_the_next(settings: Settings, redis_url: str) -> None:
-    with worker("w1", redis_url) as first, worker("w2", redis_url):
+    with worker("w1", redis_url) as first, worker("w2", redis_url) as second:
         async with Fleet.connect(settings) as fleet, fleet.trajectory("t1") as t:
             while len(await fleet.state.workers()) < 2:
                 await asyncio.sleep(0.02)
             served = (await t.terminal("true")).worker_id
-            if served == "w2":
-                pytest.skip("the slot went to the other worker")
-            first.send_signal(signal.SIGKILL)
-            first.wait()
+            holder = {"w1": first, "w2": second}[served]
+            holder.send_signal(signal.SIGKILL)
+            holder.wait()
             told = await t.terminal("echo hi")
             assert (told.status, told.executed) == (Status.LOST, "no")
-            assert "w1" in str(told.error)
+            assert served in str(told.error)
             assert (await t.terminal("echo hi")).stdout == "hi\n"
 
 
@@ -85,6 +84,40 @@ async def test_a_trajectory_whose_producer_was_killed_is_reaped(
             await raw.delete(state.key("producer", fleet.producer_id))
             while (await state.workers())["w1"]["used"] != "0":
                 await asyncio.sleep(0.02)
+
+
+async def test_a_redis_that_comes_back_empty_loses_no_workspace_in_silence(
+    settings: Settings, redis_url: str, raw: redis.asyncio.Redis
+) -> None:
+    with worker("w1", redis_url):
+        async with Fleet.connect(settings) as fleet, fleet.trajectory("t1") as t:
+            await t.terminal("echo kept > /tmp/f")
+            await raw.flushall()
+            told = await t.terminal("cat /tmp/f")
+            assert (told.status, told.executed, told.lease_epoch) == (Status.LOST, "no", 2)
+            assert "Redis lost its state" in str(told.error)
+            after = await t.terminal("cat /tmp/f")
+            assert (after.status, after.exit_code, after.workspace_generation) == (Status.OK, 1, 2)
+
+
+async def test_the_only_worker_s_death_is_told_without_another_worker(settings: Settings, redis_url: str) -> None:
+    with worker("w1", redis_url) as only:
+        async with Fleet.connect(settings) as fleet, fleet.trajectory("t1") as t:
+            running = await until_running(fleet, t, "sleep 60")
+            only.send_signal(signal.SIGKILL)
+            told = await running
+            assert (told.status, told.executed) == (Status.LOST, "unknown")
+
+
+async def test_a_second_signal_does_not_wait_for_what_runs(settings: Settings, redis_url: str) -> None:
+    with worker("w1", redis_url, TOOLFLEET_DRAIN_TIMEOUT="100") as only:
+        async with Fleet.connect(settings) as fleet, fleet.trajectory("t1") as t:
+            running = await until_running(fleet, t, "sleep 60")
+            only.send_signal(signal.SIGTERM)
+            while only.poll() is None:
+                await asyncio.sleep(0.5)
+                only.send_signal(signal.SIGTERM)
+            assert (await running).status is Status.LOST
 
 
 @pytest.mark.parametrize("twice", [True, False])

@@ -2,6 +2,7 @@
 -- KEYS[1] root of the fleet
 -- ARGV 1 trajectory  2 producer  3 profile  4 sweep  5 setup (JSON)  6 size of a profile's room  7 ms it may wait  8 ms to keep state
 --      9 ms to keep a result  10 ms of grace for a holder whose heartbeat has lapsed
+--      11 epoch under which the producer knew the trajectory to be held, 0 for none
 -- Returns {verdict, worker, boot, epoch}; verdicts:
 --   held      the lease exists and its holder is alive, or may still come back
 --   assigned  a slot was reserved just now
@@ -23,6 +24,12 @@ elseif l[1] then
   end
   -- The holder's heartbeat lapsed: its workspace is out of reach, and the next reply must say so.
   want.lost = lose(t, l[2], 'worker ' .. l[2] .. ' died', keep_ms, tonumber(ARGV[9]))
+end
+if not l[1] and tonumber(ARGV[11]) > 0 then
+  -- Redis lost what it knew, and the producer knows better: the epoch must rise, and the loss must be told.
+  redis.call('HSET', lease_key(t), 'epoch', ARGV[11], 'generation', 2)
+  redis.call('PEXPIRE', lease_key(t), keep_ms)
+  want.lost = 'Redis lost its state'
 end
 if redis.call('EXISTS', waiter_key(t)) == 1 then
   redis.call('HSET', waiter_key(t), 'producer', producer, 'until', now + tonumber(ARGV[7]))
