@@ -161,6 +161,12 @@ class FleetState:
         args = (worker, boot, cause, self._keep, self._result_keep, self._grace if if_lapsed else "")
         return bool(await self._run("recover", *args))
 
+    async def retire(self, worker: str, boot: str) -> None:
+        """A worker leaves in order: what it still holds ends, and its queue goes."""
+        while not await self.recover(worker, boot, f"worker {worker} stopped"):
+            pass
+        await self.redis.delete(*keys.broker_keys(self.fleet, worker))
+
     async def keep_broker_keys(self, worker: str) -> None:
         """Give the transport's keys a TTL, far beyond any pause of a fleet that is in use."""
         async with self.redis.pipeline(transaction=False) as pipe:
@@ -168,9 +174,12 @@ class FleetState:
                 pipe.pexpire(name, BROKER_KEEP)
             await pipe.execute()
 
-    async def drop_broker_keys(self, worker: str) -> None:
-        """Remove the queue of a worker that is gone; its messages were only carriage."""
-        await self.redis.delete(*keys.broker_keys(self.fleet, worker))
+    async def keep_queues(self, workers: Iterable[str]) -> None:
+        """Give queues a TTL: what is published to a worker that died just before would stay for ever."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for worker in workers:
+                pipe.pexpire(keys.broker_prefix(self.fleet) + keys.queue(self.fleet, worker), BROKER_KEEP)
+            await pipe.execute()
 
     async def lapsed(self) -> list[tuple[str, str]]:
         """Workers (name, boot) whose heartbeat lapsed and which nobody has recovered."""
@@ -189,6 +198,8 @@ class FleetState:
         for worker, boot in gone:
             while not await self.recover(worker, boot, f"worker {worker} died", if_lapsed=True):
                 pass
+            # The messages in its queue were only carriage; the ledger has had its say.
+            await self.redis.delete(*keys.broker_keys(self.fleet, worker))
         return [worker for worker, _ in gone]
 
     # -- ledger: calls

@@ -291,6 +291,7 @@ class Fleet:
                 await self.state.producer_alive(self.producer_id, self._alive_for)
                 # A worker that died alone has no other worker to tell its trajectories.
                 await self.state.recover_lapsed()
+                await self._publisher.keep_queues()
             except OUTAGES as error:
                 log.warning("producer heartbeat failed: %s", error)
             await asyncio.sleep(self.settings.heartbeat)

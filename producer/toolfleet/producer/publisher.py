@@ -67,10 +67,16 @@ class Publisher:
             lane = self._lanes[worker] = Coalescer(lambda batch: self._send_batch(worker, batch))
         return await asyncio.shield(lane.put(parcel))
 
+    async def keep_queues(self) -> None:
+        """Renew the TTL of every queue that was published to."""
+        if self._lanes:
+            await self._state.keep_queues(self._lanes)
+
     async def close(self) -> None:
         """Wait for what is under way, then end the thread."""
         for lane in self._lanes.values():
             await lane.idle()
+        await self.keep_queues()
         await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
         self._thread.shutdown(wait=True)
 

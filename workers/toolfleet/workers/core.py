@@ -233,9 +233,7 @@ class Core:
 
     async def _retire(self) -> None:
         try:
-            while not await self.state.recover(self.worker_id, self.boot, f"worker {self.worker_id} stopped"):
-                pass
-            await self.state.drop_broker_keys(self.worker_id)
+            await self.state.retire(self.worker_id, self.boot)
         except OUTAGES as error:
             log.warning("Redis does not answer; other workers will recover what is left: %s", error)
 

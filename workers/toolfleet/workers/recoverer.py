@@ -24,4 +24,3 @@ class Recoverer(Service):
         # Never ourselves: we are late, evidently not dead, and the next heartbeat says so.
         for worker in await self._state.recover_lapsed(but=self._worker_id):
             log.warning("worker %s died; its trajectories are told", worker)
-            await self._state.drop_broker_keys(worker)

@@ -2,7 +2,7 @@
 -- KEYS[1] root of the fleet
 -- ARGV 1 trajectory  2 producer  3 profile  4 sweep  5 setup (JSON)  6 size of a profile's room  7 ms it may wait  8 ms to keep state
 --      9 ms to keep a result  10 ms of grace for a holder whose heartbeat has lapsed
---      11 epoch under which the producer knew the trajectory to be held, 0 for none
+--      11 epoch under which the producer knew the trajectory to be held; zero when it knew of none
 -- Returns {verdict, worker, boot, epoch}; verdicts:
 --   held      the lease exists and its holder is alive, or may still come back
 --   assigned  a slot was reserved just now
