@@ -60,4 +60,5 @@ def kill_runners(worker_pid: int) -> None:
     folder = Path(f"/proc/{worker_pid}/environ").read_bytes().split(b"TOOLFLEET_RUNTIME_DIR=")[1].split(b"\0")[0]
     for record in Path(os.fsdecode(folder)).glob("sandboxes/*/*.json"):
         found = json.loads(record.read_text())
-        os.kill(int(found["runner"]["pid"]), signal.SIGKILL)
+        if found["runner"]:  # None while a warm one is still being made
+            os.kill(int(found["runner"]["pid"]), signal.SIGKILL)
