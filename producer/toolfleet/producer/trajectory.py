@@ -189,7 +189,9 @@ class Trajectory:
             if route.verdict != "unserved":
                 return route
             workers = await fleet.state.workers()
-            if workers or time.monotonic() > patience:
+            # One may have announced itself between the two questions.
+            served = any(f"serves:{self.profile}" in worker for worker in workers.values())
+            if not served and (workers or time.monotonic() > patience):
                 raise NoWorkerForProfile(_nobody(self.profile, workers))
             await asyncio.sleep(0.2)
 
