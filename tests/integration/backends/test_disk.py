@@ -18,7 +18,7 @@ from toolfleet.backends.bubblewrap import BubblewrapBackend
 from toolfleet.backends.local import images
 from toolfleet.backends.local.images import Images
 from toolfleet.backends.local.records import Directory, directories
-from toolfleet.config.errors import SpecRefused
+from toolfleet.config.errors import SandboxStartFailed, SpecRefused
 from toolfleet.config.profile import Profile
 
 if TYPE_CHECKING:
@@ -244,3 +244,36 @@ async def test_without_the_means_it_is_refused_and_never_memory_instead(
 
 def _no_mkfs() -> str:
     raise FileNotFoundError(2, "there is no mkfs.ext4: install the package e2fsprogs")
+
+
+def bubblewraps() -> set[int]:
+    """The bubblewrap processes that are children of this process, or nobody's."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            if (entry / "comm").read_text() == "bwrap\n" and parent in (1, os.getpid()):
+                found.add(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+async def test_a_start_that_fails_half_way_leaves_no_process(
+    runtime_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """bubblewrap's child waits for its parent, and would do so for ever when only the parent were killed."""
+
+    def full(self: Images, mib: int, owner: int) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Images, "mount", full)
+    backend = BubblewrapBackend(runtime_dir)
+    before = bubblewraps()
+    for _ in range(8):
+        with pytest.raises(SandboxStartFailed, match="No space left"):
+            await backend.create(Profile(storage="disk"), ME)
+    deadline = asyncio.get_running_loop().time() + 10
+    while left := bubblewraps() - before:
+        assert asyncio.get_running_loop().time() < deadline, left
+        await asyncio.sleep(0.01)

@@ -210,8 +210,20 @@ def _kill(monitor: int, runner: Identity | None) -> None:
             signal.pidfd_send_signal(fd, signal.SIGKILL)
         os.close(fd)
     with contextlib.suppress(ProcessLookupError):
+        # Its child waits for a word from it before it begins, and would wait for ever: stopped, it makes no other.
+        os.kill(monitor, signal.SIGSTOP)
+        for child in _children(monitor):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
         os.kill(monitor, signal.SIGKILL)
     processes.collect(monitor)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
 
 
 def undo(started: Started) -> None:
