@@ -12,6 +12,8 @@ help:  ## list the targets
 
 demo: $(VENV)/ready  ## replay real trajectories through a fleet on this machine
 	@scripts/system-packages bwrap=bubblewrap
+	@$(BIN)/python -c 'from toolfleet.producer.embedded import find_redis_server as f; raise SystemExit(not f())' || \
+		scripts/system-packages redis-server=redis-server
 	$(BIN)/toolfleet run examples/intercode/gpt4-fs12.jsonl --out $(or $(OUT),/tmp/toolfleet-demo.jsonl)
 	@echo "Each call's result: $(or $(OUT),/tmp/toolfleet-demo.jsonl)"
 
