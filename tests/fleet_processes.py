@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,13 @@ def wait_until(fact: Callable[[], bool], seconds: float = 30.0) -> None:
         if time.monotonic() > deadline:
             pytest.fail(f"did not come true within {seconds:g} s")
         time.sleep(0.02)
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -3,23 +3,15 @@
 import asyncio
 import importlib.util
 import json
-import socket
 import urllib.request
 from typing import Any
 
-from fleet_processes import process, worker
+from fleet_processes import free_port, process, worker
 from services import missing
 
 from toolfleet.config.contract import Status
 from toolfleet.config.settings import Settings
 from toolfleet.producer import Fleet
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def ask(port: int, path: str, method: str = "GET") -> Any:

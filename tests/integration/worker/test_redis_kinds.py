@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from fleet_processes import wait_until, worker
+from fleet_processes import free_port, wait_until, worker
 from services import missing
 
 from toolfleet.config.settings import Settings
@@ -32,13 +32,6 @@ def server(binary: str, *options: str, port: int) -> Iterator[None]:
     finally:
         process.terminate()
         process.wait()
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def one_call(url: str) -> None:

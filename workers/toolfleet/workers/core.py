@@ -116,6 +116,17 @@ class Core:
         if run.sandbox is not None:
             self._beside(self._cancel_running(run))
 
+    def take_lease(self, trajectory_id: str, epoch: int) -> Lease | None:
+        """The lease of that epoch, made when it is news; an older one ends. None when a newer one is held already."""
+        lease = self.leases.get(trajectory_id)
+        if lease is not None and lease.epoch > epoch:
+            return None
+        if lease is None or lease.epoch < epoch:
+            if lease is not None:
+                self.end_lease(lease, release=False)
+            lease = self.leases.add(trajectory_id, epoch)
+        return lease
+
     def end_lease(self, lease: Lease, *, release: bool) -> None:
         """End a lease after its calls; ``release`` gives the slot back, unless another worker has the lease already."""
         if not lease.closing:
@@ -138,8 +149,6 @@ class Core:
                 self.pool.discard(lease.sandbox)
         if self._teardowns:
             await asyncio.wait(set(self._teardowns), timeout=5)
-        for task in idle:
-            task.cancel()
         await self.pool.close()
         await self.events.close()
         await self._redis.aclose()
@@ -168,22 +177,17 @@ class Core:
         elif item["boot"] != self.boot:
             self._beside(self._bounce(item))
         elif op == "close":
-            lease = self.leases.get(item["trajectory"])
-            if lease is None or lease.epoch != item["epoch"]:
-                lease = self.leases.add(item["trajectory"], item["epoch"])
-            self.end_lease(lease, release=True)
+            lease = self.take_lease(item["trajectory"], item["epoch"])
+            if lease is not None:
+                self.end_lease(lease, release=True)
         elif op == "call":
             self._take_call(item)
 
     def _take_call(self, item: dict[str, Any]) -> None:
         call = ToolCall.model_validate_json(item["body"]) if "body" in item else None
         trajectory = call.trajectory_id if call else item["trajectory"]
-        lease = self.leases.get(trajectory)
-        if lease is None or lease.epoch < item["epoch"]:
-            if lease is not None:
-                self.end_lease(lease, release=False)
-            lease = self.leases.add(trajectory, item["epoch"])
-        elif lease.epoch > item["epoch"]:
+        lease = self.take_lease(trajectory, item["epoch"])
+        if lease is None:
             self._beside(self._bounce(item))
             return
         call_id = call.call_id if call else item["ref"]

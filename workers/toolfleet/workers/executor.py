@@ -261,7 +261,7 @@ class Executor:
         if claim is None:
             await self._state.bounce(call)
             raise Dropped("the lease is held elsewhere")
-        lease.profile_name, lease.setup, lease.generation = claim.profile, claim.setup, claim.generation
+        lease.setup, lease.generation = claim.setup, claim.generation
         lease.profile = self._pool.profiles.get(claim.profile, lease.profile)
         lease.lost, lease.claimed = claim.lost, True
 

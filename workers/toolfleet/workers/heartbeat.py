@@ -40,9 +40,7 @@ class Heartbeat(Service):
             if lease is not None and lease.epoch == believed[trajectory]:
                 core.end_lease(lease, release=True)
         for trajectory, epoch in beat.unknown:
-            known = core.leases.get(trajectory)
-            if known is None or known.epoch < epoch:
-                core.leases.add(trajectory, epoch)
+            core.take_lease(trajectory, epoch)
         for lease in core.leases:
             if lease.trajectory_id in beat.orphaned:
                 lease.orphaned_since = lease.orphaned_since or time.monotonic()

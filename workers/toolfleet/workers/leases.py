@@ -26,7 +26,6 @@ class Lease:
         self.trajectory_id = trajectory_id
         self.epoch = epoch
         self.claimed = False
-        self.profile_name = "default"
         self.profile = Profile()
         self.setup: list[dict[str, str]] = []
         self.generation = 1

@@ -97,8 +97,3 @@ def collect(pid: int) -> None:
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, 0)
     _children.discard(pid)
-
-
-def is_child(pid: int) -> bool:
-    """Whether ``pid`` is an adopted child that has not been collected."""
-    return pid in _children
