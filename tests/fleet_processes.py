@@ -1,5 +1,6 @@
 """Workers and Flower as processes of their own, on the test's Redis."""
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -10,6 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+
+from toolfleet.producer import Fleet, ToolResult, Trajectory
 
 TOOLFLEET = [sys.executable, "-c", "from toolfleet.config.cli import main; main()"]
 
@@ -45,6 +48,16 @@ def process(*arguments: str, **env: str) -> Iterator[subprocess.Popen[bytes]]:
             except subprocess.TimeoutExpired:
                 started.kill()
                 started.wait()
+
+
+async def until_running(fleet: Fleet, t: Trajectory, command: str) -> asyncio.Task[ToolResult]:
+    """Start ``command`` and wait until the ledger says that it runs."""
+    task: asyncio.Task[ToolResult] = asyncio.create_task(
+        t.call("terminal", {"command": command}, call_id=f"{t.id}.run")
+    )
+    while await fleet.state.redis.hget(fleet.state.key("call", f"{t.id}.run"), "state") != b"started":
+        await asyncio.sleep(0.01)
+    return task
 
 
 def worker(

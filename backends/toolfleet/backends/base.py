@@ -30,8 +30,8 @@ class SandboxRef:
     id: str
     address: str
     """Where the runner listens: a unix socket path for local engines."""
-    host: str
-    """The machine that can reach ``address``."""
+    place: str
+    """From where it can be reached: a worker whose backend names the same `Capabilities.place` can attach to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,8 @@ class Capabilities:
     """Mechanism behind the memory limit, e.g. ``cgroup`` or ``monitor``."""
     attach: Literal["anywhere", "host", "never"]
     """From where another worker can take over a sandbox."""
+    place: str = ""
+    """Workers that name the same place can attach to each other's sandboxes; empty when nobody else can."""
     fork: bool = False
     notes: tuple[str, ...] = ()
     """Limits that a user should know, in sentences."""

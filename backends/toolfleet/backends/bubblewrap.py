@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 import functools
+import hashlib
 import os
 import secrets
-import socket
 import time
 from collections.abc import Awaitable
 from dataclasses import replace
@@ -88,7 +88,6 @@ class BubblewrapBackend:
     def __init__(self, runtime_dir: Path, *, use_cgroups: bool = True, images: Path = DEFAULT_IMAGES) -> None:
         self._runtime_dir = runtime_dir
         self._root = runtime_dir / "sandboxes"
-        self._host = socket.gethostname()
         self._use_cgroups = use_cgroups
         self._images = Images(images)
         self._privileged = os.geteuid() == 0
@@ -105,14 +104,16 @@ class BubblewrapBackend:
         notes = [*_NOTES, await asyncio.to_thread(self._storage_note)]
         if not groups:
             notes.append("No memory cgroup can be made here: memory is checked ten times a second.")
-        return Capabilities(networks=frozenset({"none", "host"}), memory=memory, attach="host", notes=tuple(notes))
+        return Capabilities(
+            networks=frozenset({"none", "host"}), memory=memory, attach="host", place=self._place, notes=tuple(notes)
+        )
 
     async def create(self, profile: Profile, owner: Owner) -> BubblewrapSandbox:
         """See `toolfleet.backends.base.Backend.create`."""
         layout.check(profile)
         bwrap = diagnose.find_bwrap()
         directory = Directory(self._root / secrets.token_hex(6))
-        ref = SandboxRef(self.name, directory.id, str(directory.socket), self._host)
+        ref = SandboxRef(self.name, directory.id, str(directory.socket), self._place)
         try:
             started = await _to_the_end(asyncio.to_thread(self._start, bwrap, profile, owner, directory))
             channel = Channel(unix(ref.address), f"sandbox {ref.id}")
@@ -138,9 +139,11 @@ class BubblewrapBackend:
 
     async def attach(self, ref: SandboxRef) -> BubblewrapSandbox:
         """See `toolfleet.backends.base.Backend.attach`."""
-        channel = Channel(unix(ref.address), f"sandbox {ref.id}")
+        # By its id: another process may see the same directory under another path.
+        address = str(Directory(self._root / Path(ref.id).name).socket)
+        channel = Channel(unix(address), f"sandbox {ref.id}")
         await channel.open()
-        return BubblewrapSandbox(ref, channel, self)
+        return BubblewrapSandbox(replace(ref, address=address), channel, self)
 
     async def list(self, owner: Owner | None = None) -> "list[SandboxRef]":
         """See `toolfleet.backends.base.Backend.list`. What a sandbox that ended by itself has left is removed."""
@@ -149,7 +152,7 @@ class BubblewrapBackend:
             record = directory.read()
             if record is None:
                 continue
-            ref = SandboxRef(self.name, directory.id, str(directory.socket), self._host)
+            ref = SandboxRef(self.name, directory.id, str(directory.socket), self._place)
             if not directory.live(record):
                 await self.destroy(ref)
             elif owner in (None, record.owner):
@@ -175,6 +178,14 @@ class BubblewrapBackend:
     async def shutdown(self) -> None:
         """See `toolfleet.backends.base.Backend.shutdown`."""
         processes.reap()
+
+    @functools.cached_property
+    def _place(self) -> str:
+        """Whoever sees the same directory and the same processes can reach, judge and end the sandboxes in it."""
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        root, pids = self._root.stat(), os.stat("/proc/self/ns/pid")
+        seen = (processes.boot_id(), pids.st_dev, pids.st_ino, root.st_dev, root.st_ino, os.geteuid())
+        return "bubblewrap-" + hashlib.sha256(repr(seen).encode()).hexdigest()[:16]
 
     # -- inside ---------------------------------------------------------------------------------------------------
 

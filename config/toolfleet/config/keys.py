@@ -9,12 +9,12 @@ KEYS: dict[str, tuple[bool, str]] = {
     "workers": (False, "sorted set: worker id -> Redis time in ms at which its heartbeat lapses"),
     "worker": (
         True,
-        "hash of a worker: boot, host, pid, queue, slots, accepting, serves:<profile>, warm:<profile>",
+        "hash of a worker: boot, host, slots, accepting, inherited ..., serves:, warm:<profile>, reaches:<place>",
     ),
     "leases": (True, "set of the trajectories whose lease a worker holds; its size is the slots in use"),
     "lease": (
         True,
-        "hash of a trajectory's lease: state, worker, boot, epoch, generation, used, lost, producer, profile, setup",
+        "hash of a lease: state, worker, boot, epoch, generation, used, lost, producer, profile, setup, sandbox, place",
     ),
     "calls": (True, "sorted set of a trajectory's open calls, in order of submission"),
     "call": (True, "hash of a call in the ledger: state, body, result, and who carries it"),

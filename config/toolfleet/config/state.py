@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import redis.asyncio
 
@@ -44,6 +44,13 @@ class Claim:
     generation: int
     lost: str
     producer: str
+    sweep: str
+    used: bool
+    """Something has started in the workspace."""
+    sandbox: dict[str, str] | None
+    """Where the workspace is, when an earlier holder has made one."""
+    started: list[str]
+    """Ids of the calls that an earlier holder started and nobody has ended, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +61,14 @@ class Beat:
     unknown: list[tuple[str, int]]
     orphaned: list[str]
     closing: list[str]
+    forgotten: list[str]
+
+
+class Renounced(NamedTuple):
+    """Answer of ``renounce``."""
+
+    destroy: bool
+    generation: int
 
 
 class Finished(NamedTuple):
@@ -74,8 +89,8 @@ class FleetState:
         self._result_keep = _ms(settings.result_ttl)
         self._room = settings.waiting_room
         self._heartbeat_ttl = _ms(settings.lease_ttl)
-        # Two heartbeats: after an outage every worker has had the time to say that it lives.
-        self._grace = _ms(2 * settings.heartbeat)
+        self.grace = 2 * settings.heartbeat
+        """Seconds after which every worker has had the time to say that it lives."""
         self._scripts = {name: connection.register_script(text) for name, text in _sources().items()}
 
     def key(self, name: str, ident: str | None = None) -> str:
@@ -94,11 +109,13 @@ class FleetState:
         setup: list[dict[str, str]],
         wait: float,
         known_epoch: int = 0,
+        forgotten: Literal["", "tell", "told"] = "",
     ) -> Route:
         """Find or make the lease of ``trajectory``.
 
         ``wait`` is how many seconds it may stay in the waiting room; ``known_epoch`` is the last epoch under which
-        the producer knew it to be held, so that a Redis that has lost its state cannot lose a workspace in silence.
+        the producer knew it to be held, so that a Redis that has lost its state cannot lose a workspace in silence:
+        the verdict is ``forgotten`` until ``forgotten`` says how to begin anew.
         """
         found = await self._run(
             "route",
@@ -111,8 +128,9 @@ class FleetState:
             _ms(wait),
             self._keep,
             self._result_keep,
-            self._grace,
+            _ms(self.grace),
             known_epoch,
+            forgotten,
         )
         return Route(_text(found[0]), _holder(found[1:]))
 
@@ -129,12 +147,36 @@ class FleetState:
         found = await self._run("claim", trajectory, boot, epoch)
         if not found:
             return None
-        profile, setup, generation, lost, producer = map(_text, found)
-        return Claim(profile, json.loads(setup or "[]"), int(generation), lost, producer)
+        profile, setup, generation, lost, producer, sweep, used, sandbox, *started = map(_text, found)
+        return Claim(
+            profile,
+            json.loads(setup or "[]"),
+            int(generation),
+            lost,
+            producer,
+            sweep,
+            used == "1",
+            json.loads(sandbox) if sandbox else None,
+            started,
+        )
 
-    async def renew_workspace(self, trajectory: str, boot: str, epoch: int) -> int:
-        """Begin again with an empty workspace; its generation, 0 when the lease is held elsewhere."""
-        return cast(int, await self._run("renew_workspace", trajectory, boot, epoch))
+    async def furnish(self, trajectory: str, boot: str, epoch: int, sandbox: Mapping[str, str]) -> bool:
+        """Note where the workspace is (fields of a sandbox's reference); False when the lease is held elsewhere."""
+        args = (trajectory, boot, epoch, json.dumps(dict(sandbox)), sandbox["id"], sandbox["place"])
+        return bool(await self._run("furnish", *args))
+
+    async def renounce(self, trajectory: str, boot: str, epoch: int, sandbox_id: str, cause: str) -> Renounced:
+        """Give up the sandbox of a lease; whether it may be destroyed, and the generation of the workspace after it."""
+        verdict, generation = await self._run("renounce", trajectory, boot, epoch, sandbox_id, cause)
+        return Renounced(_text(verdict) == "destroy", int(generation))
+
+    async def hand_over(self, trajectory: str, holder: Holder) -> bool:
+        """Have another worker go on with a workspace; False when none can."""
+        return bool(await self._run("hand_over", trajectory, *holder, self._keep))
+
+    async def announce(self, trajectory: str, holder: Holder, lease: Mapping[str, str | int]) -> bool:
+        """Tell a Redis that has lost its state of a lease (fields of its hash); False when somebody holds it now."""
+        return bool(await self._run("announce", trajectory, *holder, self._keep, json.dumps(dict(lease))))
 
     async def release(self, trajectory: str, holder: Holder) -> bool:
         """End a lease and give its slot on; False when it was not the holder's any more."""
@@ -149,16 +191,16 @@ class FleetState:
         flat = [value for pair in pairs for value in pair]
         times = (self._heartbeat_ttl, self._keep, self._result_keep)
         found = await self._run("heartbeat", worker, boot, *times, json.dumps(facts), len(pairs), *flat)
-        lost, unknown, orphaned, closing = ([_text(item) for item in part] for part in found)
+        lost, unknown, orphaned, closing, forgotten = ([_text(item) for item in part] for part in found)
         pairs_unknown = [(t, int(epoch)) for t, epoch in zip(unknown[::2], unknown[1::2], strict=True)]
-        return Beat(lost, pairs_unknown, orphaned, closing)
+        return Beat(lost, pairs_unknown, orphaned, closing, forgotten)
 
-    async def recover(self, worker: str, boot: str, cause: str, *, if_lapsed: bool = False) -> bool:
-        """End the leases of a worker that is gone; True when nothing is left to do.
+    async def recover(self, worker: str, boot: str, cause: str, *, grace: float | None = None) -> bool:
+        """Hand over or end the leases of a worker that is gone; True when nothing is left to do.
 
-        With ``if_lapsed`` a worker whose heartbeat has come back meanwhile is left alone.
+        With ``grace``, in seconds, a worker is left alone whose heartbeat has not lapsed for longer than that.
         """
-        args = (worker, boot, cause, self._keep, self._result_keep, self._grace if if_lapsed else "")
+        args = (worker, boot, cause, self._keep, self._result_keep, "" if grace is None else _ms(grace))
         return bool(await self._run("recover", *args))
 
     async def retire(self, worker: str, boot: str) -> None:
@@ -181,26 +223,33 @@ class FleetState:
                 pipe.pexpire(keys.broker_prefix(self.fleet) + keys.queue(self.fleet, worker), BROKER_KEEP)
             await pipe.execute()
 
-    async def lapsed(self) -> list[tuple[str, str]]:
-        """Workers (name, boot) whose heartbeat lapsed and which nobody has recovered."""
+    async def lapsed(self, grace: float) -> list[tuple[str, str]]:
+        """Workers (name, boot) whose heartbeat lapsed ``grace`` seconds ago and which nobody has recovered."""
         seconds, micros = await self.redis.time()
-        latest = seconds * 1000 + micros // 1000 - self._grace
+        latest = seconds * 1000 + micros // 1000 - _ms(grace)
         names = await self.redis.zrangebyscore(self.key("workers"), "-inf", latest)
         boots = [await self.redis.hget(self.key("worker", _text(name)), "boot") for name in names]
         return [(_text(name), _text(boot or "")) for name, boot in zip(names, boots, strict=True)]
 
-    async def recover_lapsed(self, but: str = "") -> list[str]:
-        """End the leases of every worker whose heartbeat lapsed, except ``but``; the names of those that are gone.
+    async def recover_lapsed(self, but: str = "", *, grace: float | None = None) -> list[str]:
+        """Hand over or end the leases of every worker whose heartbeat lapsed, except ``but``; the names of those.
 
-        Anyone may do it, at any time: the script makes sure that each is recovered once.
+        Anyone may do it, at any time: the script makes sure that each is recovered once. After an outage of Redis
+        every heartbeat looks lapsed until the first round has passed, hence the ``grace``: two heartbeats, or what
+        somebody says who has been in touch with Redis all the time.
         """
-        gone = [(worker, boot) for worker, boot in await self.lapsed() if worker != but]
+        grace = self.grace if grace is None else grace
+        gone = [(worker, boot) for worker, boot in await self.lapsed(grace) if worker != but]
         for worker, boot in gone:
-            while not await self.recover(worker, boot, f"worker {worker} died", if_lapsed=True):
+            while not await self.recover(worker, boot, f"worker {worker} died", grace=grace):
                 pass
             # The messages in its queue were only carriage; the ledger has had its say.
             await self.redis.delete(*keys.broker_keys(self.fleet, worker))
         return [worker for worker, _ in gone]
+
+    async def inherited(self, worker: str) -> int:
+        """How many leases have been handed to ``worker`` since it came up."""
+        return int(await self.redis.hget(self.key("worker", worker), "inherited") or 0)
 
     # -- ledger: calls
 
@@ -242,6 +291,15 @@ class FleetState:
         )
         result = ToolResult.model_validate_json(found[2]) if found[2] else None
         return _text(found[0]), _text(found[1]), result
+
+    async def look(self, call_ids: Sequence[str]) -> list[tuple[str, bytes | None]]:
+        """State (empty when unknown) and result, if there is one, of each of those calls."""
+        if not call_ids:
+            return []
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for call_id in call_ids:
+                pipe.hmget(self.key("call", call_id), ["state", "result"])
+            return [(_text(state or ""), result) for state, result in await pipe.execute()]
 
     async def body(self, call_id: str) -> bytes | None:
         """The JSON of an open call, for those too large to travel in a message."""

@@ -27,6 +27,7 @@ from toolfleet.config.errors import (
 from toolfleet.config.settings import Settings, load
 from toolfleet.config.state import FleetState, Holder
 from toolfleet.producer.embedded import EmbeddedFleet
+from toolfleet.producer.inflight import Again, InFlight
 from toolfleet.producer.publisher import Parcel, Publisher
 from toolfleet.producer.replies import Replies
 from toolfleet.producer.trajectory import Trajectory
@@ -34,11 +35,8 @@ from toolfleet.producer.trajectory import Trajectory
 log = logging.getLogger(__name__)
 
 
-class Moved:
-    """Stands in for a result: the call came to a worker that does not hold the lease, and must be carried again."""
-
-
-MOVED = Moved()
+#: Calls that one round asks the ledger for.
+LOOK_AT_ONCE = 500
 
 
 class Fleet:
@@ -53,7 +51,7 @@ class Fleet:
         self.late_results = 0
         """Results that came after their call was cancelled or given up; dropped."""
         self._embedded = embedded
-        self._waiting: dict[str, tuple[Trajectory, Holder, asyncio.Future[ToolResult | Moved]]] = {}
+        self._in_flight = InFlight()
         self._places: dict[str, asyncio.Future[Holder]] = {}
         self._open: dict[str, Trajectory] = {}
         self._errands: set[asyncio.Task[Any]] = set()
@@ -183,7 +181,7 @@ class Fleet:
             raise
         finally:
             trajectory.ahead -= patience
-            self._waiting.pop(call.call_id, None)
+            self._in_flight.remove(call.call_id)
 
     async def close_trajectory(self, trajectory: Trajectory) -> None:
         """Tell whoever holds the lease that the trajectory ends."""
@@ -204,13 +202,21 @@ class Fleet:
         """Nobody waits for that notice any more."""
         self._places.pop(trajectory_id, None)
 
+    def entered(self, trajectory: Trajectory, epoch: int) -> bool:
+        """Whether a call of ``trajectory`` may have started under ``epoch`` or before, and has not ended."""
+        return self._in_flight.entered(trajectory, epoch)
+
     # -- calls
 
     async def _carry(self, trajectory: Trajectory, call: ToolCall, body: str) -> ToolResult:
+        awaited = self._in_flight.add(call.call_id, trajectory)
         while True:
             holder = await trajectory.place()
-            future: asyncio.Future[ToolResult | Moved] = asyncio.get_running_loop().create_future()
-            self._waiting[call.call_id] = (trajectory, holder, future)
+            if 0 < awaited.entered <= trajectory.forgotten:
+                # It may have run in the workspace that is gone: it must not run in another one.
+                gone = "Redis lost its state, and no worker remembers the trajectory; the workspace is gone"
+                return ended(call, Status.LOST, executed="unknown", error=gone)
+            future = awaited.expect()
             try:
                 verdict = await self._publisher.send(Parcel(holder, call, body))
             except (OperationalError, *OUTAGES) as error:
@@ -220,13 +226,23 @@ class Fleet:
                 raise TrajectoryClosed(f"trajectory {trajectory.id} was closed; open a new one under another id")
             if verdict == "taken":
                 raise InvalidCall(f"the call id {call.call_id} belongs to another trajectory's call; choose another")
-            if verdict == "moved":
-                trajectory.forget(holder)
-                continue
-            outcome = await future
+            outcome: ToolResult | Again = Again.MOVED
+            if verdict != "moved":
+                awaited.entered = holder.epoch
+                outcome = await future
             if isinstance(outcome, ToolResult):
                 return outcome
-            trajectory.forget(holder)
+            if outcome is Again.MOVED:
+                trajectory.forget(holder)
+
+    async def _look_for_overdue(self) -> None:
+        """Ask the ledger for calls awaited for long: a reply, a message or all of Redis may have been lost."""
+        overdue = self._in_flight.overdue(LOOK_AT_ONCE)
+        for call_id, (state, result) in zip(overdue, await self.state.look(overdue), strict=True):
+            if result is not None:
+                self._in_flight.settle(call_id, ToolResult.model_validate_json(result))
+            elif state != "started":
+                self._in_flight.settle(call_id, Again.LOST_ON_THE_WAY if state == "queued" else Again.MOVED)
 
     def _patience(self, call: ToolCall) -> float:
         """Seconds that the tool may run at most, as far as a producer can tell."""
@@ -273,11 +289,12 @@ class Fleet:
             if place is not None and not place.done():
                 place.set_result(Holder(**json.loads(body)))
             return
-        _, _, future = self._waiting.get(ident, (None, None, None))
-        if future is None or future.done():
-            self.late_results += kind == "result"
+        if kind == "moved":
+            self._in_flight.settle(ident, Again.MOVED)
+        elif not self._in_flight.awaits(ident):
+            self.late_results += 1
         else:
-            future.set_result(ToolResult.model_validate_json(body) if kind == "result" else MOVED)
+            self._in_flight.settle(ident, ToolResult.model_validate_json(body))
 
     # -- life
 
@@ -292,6 +309,7 @@ class Fleet:
                 # A worker that died alone has no other worker to tell its trajectories.
                 await self.state.recover_lapsed()
                 await self._publisher.keep_queues()
+                await self._look_for_overdue()
             except OUTAGES as error:
                 log.warning("producer heartbeat failed: %s", error)
             await asyncio.sleep(self.settings.heartbeat)
@@ -308,8 +326,7 @@ class Fleet:
             log.warning("telling the fleet about a cancelled call failed: %s", error)
 
     async def _close_connections(self) -> None:
-        for _, _, future in list(self._waiting.values()):
-            future.cancel()
+        self._in_flight.cancel()
         await asyncio.sleep(0)
         if not hasattr(self, "_redis"):
             return

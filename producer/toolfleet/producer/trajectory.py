@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import ValidationError
 
@@ -40,6 +40,8 @@ class Trajectory:
         self._placing: asyncio.Task[Holder] | None = None
         self._closed = False
         self._epoch = 0  # the highest under which a worker was known to hold it
+        self.forgotten = 0
+        """The highest epoch that Redis has forgotten, and no worker has remembered: its workspace is gone."""
         #: Seconds that calls made earlier and not ended yet may still take.
         self.ahead = 0.0
 
@@ -169,9 +171,14 @@ class Trajectory:
             self._fleet.forget_place(self.id)
 
     async def _route(self, wait: float) -> Route:
-        """Ask for a slot; an empty fleet is given time to come up, a profile that nobody serves is an error."""
+        """Ask for a slot; an empty fleet is given time to come up, a profile that nobody serves is an error.
+
+        A Redis that has lost its state is given time to learn the lease again from its holder.
+        """
         fleet = self._fleet
         patience = time.monotonic() + fleet.settings.start_timeout
+        remembering = time.monotonic() + fleet.settings.lease_ttl
+        forgotten: Literal["", "tell", "told"] = ""
         while True:
             route = await fleet.state.route(
                 self.id,
@@ -181,7 +188,15 @@ class Trajectory:
                 setup=self._setup,
                 wait=wait,
                 known_epoch=self._epoch,
+                forgotten=forgotten,
             )
+            if route.verdict == "forgotten":
+                if time.monotonic() > remembering:
+                    forgotten = "told" if fleet.entered(self, self._epoch) else "tell"
+                    self.forgotten = self._epoch
+                else:
+                    await asyncio.sleep(0.2)
+                continue
             if route.verdict == "closed":
                 raise TrajectoryClosed(f"trajectory {self.id} was closed; open a new one under another id")
             if route.verdict == "full":

@@ -74,7 +74,7 @@ async def test_a_waiting_trajectory_may_be_given_up(fleet: Fleet) -> None:
 async def test_nothing_of_a_call_lingers_in_producer_or_redis(fleet: Fleet) -> None:
     async with fleet.trajectory() as t:
         await t.terminal("true")
-        assert not fleet._waiting
+        assert not fleet._in_flight.entered(t, 1)
     deadline = time.monotonic() + 10
     while any(int(w["used"]) for w in (await fleet.state.workers()).values()) and time.monotonic() < deadline:
         await asyncio.sleep(0.02)

@@ -8,23 +8,13 @@ from typing import Any
 
 import pytest
 import redis.asyncio
-from fleet_processes import TOOLFLEET, worker
+from fleet_processes import TOOLFLEET, until_running, worker
 
 from toolfleet.config.contract import Fault, Status
 from toolfleet.config.settings import Settings
 from toolfleet.config.state import FleetState
-from toolfleet.producer import Fleet, ToolResult, Trajectory
+from toolfleet.producer import Fleet
 from toolfleet.workers.lifecycle import CANNOT_SERVE
-
-
-async def until_running(fleet: Fleet, t: Trajectory, command: str) -> asyncio.Task[ToolResult]:
-    """Start ``command`` and wait until the ledger says that it runs."""
-    task: asyncio.Task[ToolResult] = asyncio.create_task(
-        t.call("terminal", {"command": command}, call_id=f"{t.id}.run")
-    )
-    while await fleet.state.redis.hget(fleet.state.key("call", f"{t.id}.run"), "state") != b"started":
-        await asyncio.sleep(0.01)
-    return task
 
 
 async def test_killing_a_worker_is_told_once_and_the_trajectory_goes_on(settings: Settings, redis_url: str) -> None:
@@ -86,18 +76,39 @@ async def test_a_trajectory_whose_producer_was_killed_is_reaped(
                 await asyncio.sleep(0.02)
 
 
-async def test_a_redis_that_comes_back_empty_loses_no_workspace_in_silence(
+async def test_a_redis_that_comes_back_empty_learns_the_leases_again(
     settings: Settings, redis_url: str, raw: redis.asyncio.Redis
 ) -> None:
     with worker("w1", redis_url):
-        async with Fleet.connect(settings) as fleet, fleet.trajectory("t1") as t:
+        async with Fleet.connect(settings) as fleet, fleet.trajectory("t1") as t, fleet.trajectory("t2") as other:
             await t.terminal("echo kept > /tmp/f")
+            running = await until_running(fleet, other, "echo once >> /tmp/log; sleep 1; cat /tmp/log")
             await raw.flushall()
-            told = await t.terminal("cat /tmp/f")
-            assert (told.status, told.executed, told.lease_epoch) == (Status.LOST, "no", 2)
-            assert "Redis lost its state" in str(told.error)
             after = await t.terminal("cat /tmp/f")
-            assert (after.status, after.exit_code, after.workspace_generation) == (Status.OK, 1, 2)
+            assert (after.status, after.stdout, after.lease_epoch) == (Status.OK, "kept\n", 1)
+            result = await running
+            assert (result.status, result.stdout) == (Status.OK, "once\n")
+
+
+async def test_an_empty_redis_and_a_dead_worker_lose_no_workspace_in_silence(
+    settings: Settings, redis_url: str, raw: redis.asyncio.Redis
+) -> None:
+    with worker("w1", redis_url) as first:
+        async with Fleet.connect(settings) as fleet, fleet.trajectory("t1") as t, fleet.trajectory("t2") as other:
+            await t.terminal("echo kept > /tmp/f")
+            running = await until_running(fleet, other, "sleep 60")
+            first.send_signal(signal.SIGKILL)
+            first.wait()
+            await raw.flushall()
+            with worker("w2", redis_url):
+                told = await t.terminal("cat /tmp/f")
+                assert (told.status, told.executed, told.lease_epoch) == (Status.LOST, "no", 2)
+                assert "Redis lost its state" in str(told.error)
+                after = await t.terminal("cat /tmp/f")
+                assert (after.status, after.exit_code, after.workspace_generation) == (Status.OK, 1, 2)
+                gone = await running
+                assert (gone.status, gone.executed) == (Status.LOST, "unknown")
+                assert (await other.terminal("echo on")).stdout == "on\n"
 
 
 async def test_the_only_worker_s_death_is_told_without_another_worker(settings: Settings, redis_url: str) -> None:

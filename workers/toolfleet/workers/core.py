@@ -6,6 +6,7 @@ It lives on a thread of its own; `accept` and `cancel` are the only methods that
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,13 @@ from toolfleet.workers.prewarmer import Prewarmer
 from toolfleet.workers.reaper import Reaper
 from toolfleet.workers.recoverer import Recoverer
 from toolfleet.workers.service import Service
+from toolfleet.workers.tenancy import HeldElsewhere, Tenancy
 from toolfleet.workers.tools import ToolRegistry, default_registry
 
 log = logging.getLogger(__name__)
+
+#: Seconds until a worker that leaves looks again for another that goes on with a workspace.
+SEE_OFF_AGAIN = 0.5
 
 
 class Core:
@@ -49,7 +54,6 @@ class Core:
         self.calls = 0
         self.dropped = 0
         self._hurry = asyncio.Event()
-        self._runs: dict[str, Run] = {}
         self._teardowns: set[asyncio.Task[None]] = set()
         self._redis = connection.client(url)
         self.state = FleetState(self._redis, settings)
@@ -64,13 +68,13 @@ class Core:
         self.events = EventLog()
         self._starts: Coalescer[Run, tuple[str, float]] = Coalescer(self._start_batch)
         self._finishes: Coalescer[Finished, str] = Coalescer(self._finish_batch)
+        self._tenancy = Tenancy(worker_id, self.boot, self.state, self.pool, settings)
         self._executor = Executor(
-            self.boot,
+            worker_id,
             self.state,
             Ledger(self._starts.put, lambda result, epoch: self._finishes.put(Finished(result, epoch))),
-            self.pool,
+            self._tenancy,
             tools or default_registry(),
-            settings.retries,
             self.events.call,
         )
         self.prewarmer = Prewarmer(self.pool, 5.0)
@@ -81,7 +85,7 @@ class Core:
             Janitor(self.pool, 30.0),
             Keeper(self, self.pool.ttl / 3),
             Reaper(self, settings.heartbeat),
-            Recoverer(self.state, worker_id, settings.heartbeat),
+            Recoverer(self, min(settings.heartbeat, 1.0)),
         ]
 
     async def open(self) -> None:
@@ -109,7 +113,7 @@ class Core:
 
     def cancel(self, call_id: str) -> None:
         """Stop a call that waits or runs here."""
-        run = self._runs.get(call_id)
+        run = self.leases.find(call_id)
         if run is None:
             return
         run.cancelled = True
@@ -127,26 +131,45 @@ class Core:
             lease = self.leases.add(trajectory_id, epoch)
         return lease
 
+    def take_up(self, lease: Lease) -> None:
+        """Go on with a lease that was handed to this worker, without waiting for its next call."""
+        if not lease.claimed:
+            self._beside(self._take_up(lease))
+
+    def announce(self, lease: Lease) -> None:
+        """Tell a Redis that has lost its state of a lease."""
+        self._beside(self._announce(lease))
+
     def end_lease(self, lease: Lease, *, release: bool) -> None:
-        """End a lease after its calls; ``release`` gives the slot back, unless another worker has the lease already."""
+        """End a lease: after its calls, giving the slot back, with ``release``; else at once, for it is not ours."""
         if not lease.closing:
-            lease.closing = True
+            lease.closing, lease.over = True, not release
             self._beside(self._teardown(lease, release))
 
-    async def close(self, drain: float) -> None:
-        """Finish what runs within ``drain`` seconds, tell producers about the rest, and leave nothing behind."""
+    async def drain(self, seconds: float) -> None:
+        """Take no new trajectories, and see those that are here off: to another worker, or to their end.
+
+        Returns when that is done, after ``seconds``, or at once when someone is in a `hurry`.
+        """
         self.accepting = False
+        with contextlib.suppress(*OUTAGES):
+            await self.heartbeat.tick()
+        await self._unless_hurried([asyncio.create_task(self._see_off(lease)) for lease in self.leases], seconds)
+
+    async def close(self, seconds: float) -> None:
+        """Finish what runs within ``seconds``, hand over or tell producers about the rest, leave nothing behind."""
+        ends = time.monotonic() + seconds
+        if self.accepting:
+            await self.drain(seconds)
         for lease in self.leases:
             lease.drop_queued()
         idle = [asyncio.create_task(lease.idle()) for lease in self.leases]
-        await self._drained(idle, drain)
+        await self._unless_hurried(idle, ends - time.monotonic())
         for service in self._services:
             await service.stop()
         await self._retire()
         for lease in self.leases:
             self.end_lease(lease, release=False)
-            if lease.sandbox is not None:
-                self.pool.discard(lease.sandbox)
         if self._teardowns:
             await asyncio.wait(set(self._teardowns), timeout=5)
         await self.pool.close()
@@ -157,16 +180,27 @@ class Core:
         """Stop waiting for calls in flight: someone asked a second time."""
         self._hurry.set()
 
-    async def _drained(self, idle: list[asyncio.Task[None]], drain: float) -> None:
-        """Until every lease is idle, time is up, or somebody is in a hurry."""
+    async def _unless_hurried(self, tasks: list[asyncio.Task[None]], seconds: float) -> None:
+        """Until every task has ended, time is up, or somebody is in a hurry."""
         hurry = asyncio.create_task(self._hurry.wait())
-        done: asyncio.Future[Any] = asyncio.gather(*idle)
+        done: asyncio.Future[Any] = asyncio.gather(*tasks)
         either: list[asyncio.Future[Any]] = [hurry, done]
-        await asyncio.wait(either, timeout=drain, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(either, timeout=max(0.0, seconds), return_when=asyncio.FIRST_COMPLETED)
         hurry.cancel()
         done.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await done
+
+    async def _see_off(self, lease: Lease) -> None:
+        """Until a lease is another worker's, or has ended; one without a workspace is worth no wait."""
+        while not lease.closing:
+            await lease.idle()
+            if lease.closing or lease.sandbox is None:
+                return
+            if await self._tenancy.hand_over(lease):
+                self.end_lease(lease, release=False)
+                return
+            await asyncio.sleep(SEE_OFF_AGAIN)
 
     # -- intake
 
@@ -191,17 +225,9 @@ class Core:
             self._beside(self._bounce(item))
             return
         call_id = call.call_id if call else item["ref"]
-        run = Run(lease, call, call_id, self.worker_id, parallel=bool(item.get("parallel")))
-        self._runs.setdefault(call_id, run)
-        lease.enqueue(run, self._execute)
-
-    async def _execute(self, run: Run) -> None:
         self.calls += 1
-        try:
-            await self._executor.execute(run)
-        finally:
-            if self._runs.get(run.call_id) is run:
-                del self._runs[run.call_id]
+        run = Run(lease, call, call_id, self.worker_id, parallel=bool(item.get("parallel")))
+        lease.enqueue(run, self._executor.execute)
 
     async def _bounce(self, item: dict[str, Any]) -> None:
         if item["op"] != "call":
@@ -221,19 +247,39 @@ class Core:
 
     async def _finish_batch(self, results: Sequence[Finished]) -> list[str]:
         # A result is worth waiting for: only a lease that certainly lapsed makes it worthless.
-        return await persist(lambda: self.state.finish(self.boot, results), 3 * self.settings.lease_ttl)
+        return await persist(lambda: self.state.finish(self.boot, results), self._tenancy.patience)
 
     # -- endings
 
+    async def _take_up(self, lease: Lease) -> None:
+        try:
+            await persist(lambda: self._executor.take_up(lease), self._tenancy.patience)
+        except HeldElsewhere:
+            self.end_lease(lease, release=False)
+
+    async def _announce(self, lease: Lease) -> None:
+        if not await self._tenancy.announce(lease):
+            self.end_lease(lease, release=False)
+
     async def _teardown(self, lease: Lease, release: bool) -> None:
+        try:
+            if release:
+                await self._release(lease)
+            else:
+                # A stopping worker has no time for a Redis that is away; the runners are the backstop.
+                await self._tenancy.vacate(lease, self._tenancy.patience if self.accepting else 1.0)
+                await lease.idle()
+        finally:
+            self.leases.remove(lease)
+            self.prewarmer.wake()
+
+    async def _release(self, lease: Lease) -> None:
         await lease.idle()
-        if lease.sandbox is not None:
-            await self.pool.destroy(lease.sandbox)
-        if release:
-            holder = Holder(self.worker_id, self.boot, lease.epoch)
-            await persist(lambda: self.state.release(lease.trajectory_id, holder), 3 * self.settings.lease_ttl)
-        self.leases.remove(lease)
-        self.prewarmer.wake()
+        with contextlib.suppress(HeldElsewhere):  # the release below finds out by itself
+            await self._executor.take_up(lease)  # for the sandbox of an earlier holder
+        await self._tenancy.vacate(lease, self._tenancy.patience)
+        holder = Holder(self.worker_id, self.boot, lease.epoch)
+        await persist(lambda: self.state.release(lease.trajectory_id, holder), self._tenancy.patience)
 
     async def _retire(self) -> None:
         try:

@@ -5,33 +5,24 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception_type,
-    stop_after_attempt,
-    wait_exponential,
-    wait_random,
-)
+from tenacity import RetryCallState
 
 from toolfleet.backends.base import Outcome, Request, Sandbox
+from toolfleet.backends.channel import Fenced
 from toolfleet.config.connection import OUTAGES
 from toolfleet.config.contract import Status, Timing, ToolCall, ToolResult, clamp_timeout, ended, new_id
-from toolfleet.config.errors import BackendError, InvalidCall, SandboxLost, SandboxStartFailed
-from toolfleet.config.settings import Retries
+from toolfleet.config.errors import BackendError, InvalidCall, SandboxLost
+from toolfleet.config.patience import persist
 from toolfleet.config.state import FleetState
 from toolfleet.workers.leases import Lease
-from toolfleet.workers.pool import WarmPool
+from toolfleet.workers.tenancy import HeldElsewhere, Tenancy
 from toolfleet.workers.text import decode_streams, fit_output
 from toolfleet.workers.tools import Tool, ToolRegistry
 from toolfleet.workers.tools.base import parse
 
 log = logging.getLogger(__name__)
-
-#: Seconds that unpacking one set-up archive may take.
-SETUP_TIMEOUT = 300.0
 
 
 class Ended(Exception):
@@ -61,6 +52,8 @@ class Run:
     begun: float = 0.0
     ready: float = 0.0
     submitted_ago: float = 0.0
+    started: bool = False
+    """It has passed the gate of the ledger: its command may have run."""
     attempts: int = 1
     tool: Tool[Any] | None = None
     request: Request | None = None
@@ -111,28 +104,44 @@ class Executor:
     """Takes a call through its steps. Every step is a method of one argument and may raise `Ended` or `Dropped`."""
 
     def __init__(
-        self, boot: str, state: FleetState, ledger: Ledger, pool: WarmPool, tools: ToolRegistry,
-        retries: Retries, on_event: Callable[[str, Run, ToolResult | None], None],
+        self, worker_id: str, state: FleetState, ledger: Ledger, tenancy: Tenancy, tools: ToolRegistry,
+        on_event: Callable[[str, Run, ToolResult | None], None],
     ) -> None:  # fmt: skip
-        self._boot = boot
+        self._worker_id = worker_id
         self._state = state
         self._ledger = ledger
-        self._pool = pool
+        self._tenancy = tenancy
         self._tools = tools
-        self._retries = retries
         self._event = on_event
 
     async def execute(self, run: Run) -> None:
         """All steps; never raises, whatever goes wrong in one of them."""
+        await self._carry(run, self._steps)
+
+    async def resume(self, run: Run) -> None:
+        """Bring home a call that an earlier holder of the lease had started; never raises either.
+
+        The runner answers by the call's id: with the outcome, or when it comes. A call that it has never seen had
+        passed the gate and gone no further: it runs now, for the first time, and its holder of then is fenced.
+        """
+        await self._carry(run, self._resumed_steps)
+
+    async def take_up(self, lease: Lease) -> None:
+        """Learn what a lease is, and bring home what an earlier holder had started in it. Idempotent.
+
+        Raises:
+            HeldElsewhere: it is not ours any more.
+        """
+        async with lease.lock:
+            if not lease.claimed:
+                for call_id in await self._tenancy.take_up(lease):
+                    lease.resume(Run(lease, None, call_id, self._worker_id), self.resume)
+
+    async def _carry(self, run: Run, steps: Callable[[Run], Awaitable[None]]) -> None:
         run.begun = time.monotonic()
         try:
             try:
-                await self.fetch(run)
-                await self.fence(run)
-                self.decode(run)
-                await self.admit(run)
-                await self.start(run)
-                await self.run(run)
+                await steps(run)
                 result = self.classify(run)
             except Ended as end:
                 result = end.result
@@ -147,6 +156,21 @@ class Executor:
         except Exception:
             log.exception("the result of call %s could not be recorded", run.call_id)
 
+    async def _steps(self, run: Run) -> None:
+        await self.fetch(run)
+        await self.fence(run)
+        self.decode(run)
+        await self.admit(run)
+        await self.start(run)
+        await self.run(run)
+
+    async def _resumed_steps(self, run: Run) -> None:
+        run.started = True
+        await persist(lambda: self.fetch(run), self._tenancy.patience)
+        self.decode(run)
+        run.sandbox = run.lease.sandbox
+        await self.run(run)
+
     async def fetch(self, run: Run) -> None:
         """Read the call from the ledger when it was too large to travel in its message."""
         if run.call is None:
@@ -158,14 +182,19 @@ class Executor:
 
     async def fence(self, run: Run) -> None:
         """Only the holder of the lease goes on; the first reply after a loss tells the loss."""
-        lease, call = run.lease, run.require()
-        async with lease.lock:
-            if not lease.claimed:
-                await self._claim(lease, call)
+        lease = run.lease
+        if not lease.claimed:
+            try:
+                await self.take_up(lease)
+            except HeldElsewhere:
+                await self._state.bounce(run.require())
+                raise Dropped("the lease is held elsewhere") from None
+        if not run.parallel:
+            await lease.resumed()
         if run.cancelled:
             raise Ended(run.end(Status.CANCELLED, executed="no", error="cancelled before it started"))
         if lease.lost:
-            raise Ended(run.end(Status.LOST, executed="no", error=f"{lease.lost}; the workspace is gone"))
+            raise Ended(self._lost(run, lease.lost, executed="no"))
 
     def decode(self, run: Run) -> None:
         """Find the tool and check the arguments; what does not fit is rejected."""
@@ -182,10 +211,13 @@ class Executor:
 
     async def admit(self, run: Run) -> None:
         """Make sure that the trajectory has a sandbox; failures are retried, for nothing has started yet."""
-        async with run.lease.lock:
-            if run.lease.sandbox is None:
+        lease = run.lease
+        async with lease.lock:
+            if lease.over:
+                raise Dropped("the lease is held elsewhere")
+            if lease.sandbox is None:
                 await self._furnish(run)
-            run.sandbox = run.lease.sandbox
+            run.sandbox = lease.sandbox
 
     async def start(self, run: Run) -> None:
         """Pass the gate of the ledger: at most once for each call, and only as holder of the lease."""
@@ -196,29 +228,35 @@ class Executor:
             raise Ended(run.end(Status.FAILED, executed="no", error=f"Redis did not answer: {error}")) from None
         if verdict != "go":
             raise Dropped(verdict)
+        run.started = run.lease.used = True
         self._event("task-started", run, None)
 
     async def run(self, run: Run) -> None:
         """Run it. It has started now: whatever happens, it is not tried again."""
-        if run.sandbox is None or run.request is None:
-            raise AssertionError("decode and admit come first")
+        if run.request is None:
+            raise AssertionError("decode comes first")
+        if run.sandbox is None:
+            raise Ended(self._lost(run, run.lease.lost or "its sandbox is gone", executed="unknown"))
         began = time.monotonic()
         try:
             if run.cancelled:
                 raise Ended(run.end(Status.CANCELLED, executed="no", error="cancelled before it started"))
             run.outcome = await run.sandbox.run(run.request)
             run.ran = run.outcome.ran
+        except Fenced:
+            raise Dropped("the sandbox is another worker's by now") from None
         except SandboxLost as error:
             run.ran = time.monotonic() - began
-            self._forget_sandbox(run, str(error))
-            executed = "unknown" if error.sent else "no"
-            raise Ended(run.end(Status.LOST, executed=executed, error=f"{error}; the workspace is gone")) from None
+            await self._forget_sandbox(run, str(error))
+            raise Ended(self._lost(run, str(error), executed="unknown" if error.sent else "no")) from None
 
     def classify(self, run: Run) -> ToolResult:
         """Turn the runner's outcome into a result. Nothing that a command printed takes part in the status."""
         outcome, tool, request = run.outcome, run.tool, run.request
         if outcome is None or tool is None or request is None:
             raise AssertionError("run comes first")
+        if outcome.detail.get("forgotten"):
+            return run.end(Status.UNKNOWN, executed="unknown", error=outcome.error)
         stdout, stderr = decode_streams(outcome)
         shown = tool.show(outcome, stdout.text, stderr.text)
         output, cut = fit_output(shown.output)
@@ -241,8 +279,8 @@ class Executor:
 
     def broken(self, run: Run, error: Exception) -> ToolResult:
         """An error of our own, told as what it is."""
-        executed = "unknown" if run.submitted_ago or run.outcome else "no"
-        status = Status.UNKNOWN if executed == "unknown" else Status.FAILED
+        executed = "unknown" if run.started else "no"
+        status = Status.UNKNOWN if run.started else Status.FAILED
         return run.end(status, executed=executed, error=f"internal error: {type(error).__name__}: {error}")
 
     async def record(self, run: Run, result: ToolResult) -> None:
@@ -256,67 +294,25 @@ class Executor:
 
     # -- parts of steps
 
-    async def _claim(self, lease: Lease, call: ToolCall) -> None:
-        claim = await self._state.claim(lease.trajectory_id, self._boot, lease.epoch)
-        if claim is None:
-            await self._state.bounce(call)
-            raise Dropped("the lease is held elsewhere")
-        lease.setup, lease.generation = claim.setup, claim.generation
-        lease.profile = self._pool.profiles.get(claim.profile, lease.profile)
-        lease.lost, lease.claimed = claim.lost, True
-
     async def _furnish(self, run: Run) -> None:
-        lease = run.lease
-        if lease.had_sandbox:
-            lease.generation = await self._state.renew_workspace(lease.trajectory_id, self._boot, lease.epoch)
-        try:
-            async for attempt in self._retrying(run):
-                with attempt:
-                    run.attempts = attempt.retry_state.attempt_number
-                    lease.sandbox = await self._prepared(lease)
-        except BackendError as error:
-            raise Ended(run.end(Status.FAILED, executed="no", error=f"no sandbox: {error}")) from None
-        lease.had_sandbox = True
-
-    async def _prepared(self, lease: Lease) -> Sandbox:
-        """A sandbox with the set-up of the trajectory unpacked in it."""
-        sandbox = await self._pool.acquire(lease.profile)
-        try:
-            await sandbox.claim(lease.epoch)
-            for step in lease.setup:
-                content = await self._state.blob(step["archive"])
-                if content is None:
-                    raise BackendError(f"the set-up archive {step['archive'][:12]} is not in Redis any more")
-                request = Request(new_id("setup"), "unpack", {"dest": step["dest"]}, SETUP_TIMEOUT, content)
-                outcome = await sandbox.run(request)
-                if outcome.error or outcome.exit_code:
-                    raise BackendError(f"set-up failed: {outcome.error or outcome.stderr.decode(errors='replace')}")
-        except SandboxLost as error:
-            self._pool.discard(sandbox)
-            raise SandboxStartFailed(f"the sandbox died during set-up: {error}") from None
-        except BaseException:
-            self._pool.discard(sandbox)
-            raise
-        return sandbox
-
-    def _retrying(self, run: Run) -> AsyncRetrying:
-        rules = self._retries
-
         def tell(state: RetryCallState) -> None:
-            log.warning(
-                "call %s, try %d: %s", run.call_id, state.attempt_number, state.outcome and state.outcome.exception()
-            )
+            run.attempts = state.attempt_number + 1
+            error = state.outcome and state.outcome.exception()
+            log.warning("call %s, try %d: %s", run.call_id, state.attempt_number, error)
             self._event("task-retried", run, None)
 
-        return AsyncRetrying(
-            retry=retry_if_exception_type(SandboxStartFailed),
-            stop=stop_after_attempt(rules.max + 1),
-            wait=wait_exponential(multiplier=rules.base, max=rules.cap) + wait_random(0, rules.jitter),
-            before_sleep=tell,
-            reraise=True,
-        )
+        try:
+            run.attempts = await self._tenancy.furnish(run.lease, tell)
+        except HeldElsewhere:
+            raise Dropped("the lease is held elsewhere") from None
+        except BackendError as error:
+            raise Ended(run.end(Status.FAILED, executed="no", error=f"no sandbox: {error}")) from None
 
-    def _forget_sandbox(self, run: Run, cause: str) -> None:
-        if run.sandbox is not None and run.lease.sandbox is run.sandbox:
-            run.lease.sandbox, run.lease.lost = None, cause
-            self._pool.discard(run.sandbox)
+    async def _forget_sandbox(self, run: Run, cause: str) -> None:
+        lease = run.lease
+        if run.sandbox is not None and lease.sandbox is run.sandbox:
+            lease.sandbox, lease.lost, lease.used = None, cause, False
+            await self._tenancy.part(lease, run.sandbox, cause)
+
+    def _lost(self, run: Run, cause: str, *, executed: Literal["no", "unknown"]) -> ToolResult:
+        return run.end(Status.LOST, executed=executed, error=f"{cause}; the workspace is gone")

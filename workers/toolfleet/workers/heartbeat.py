@@ -22,6 +22,12 @@ class Heartbeat(Service):
         self._core = core
         self.confirmed = 0.0
         """When Redis last confirmed that this worker lives, by the monotonic clock."""
+        self._in_touch_since = 0.0
+
+    @property
+    def in_touch(self) -> float:
+        """Seconds for which Redis has confirmed every heartbeat in time."""
+        return self.confirmed - self._in_touch_since
 
     async def tick(self) -> None:
         """One heartbeat."""
@@ -40,13 +46,22 @@ class Heartbeat(Service):
             if lease is not None and lease.epoch == believed[trajectory]:
                 core.end_lease(lease, release=True)
         for trajectory, epoch in beat.unknown:
-            core.take_lease(trajectory, epoch)
+            taken = core.take_lease(trajectory, epoch)
+            if taken is not None:
+                core.take_up(taken)
+        for trajectory in beat.forgotten:
+            lease = core.leases.get(trajectory)
+            if lease is not None and lease.epoch == believed[trajectory] and not lease.closing:
+                core.announce(lease)
         for lease in core.leases:
             if lease.trajectory_id in beat.orphaned:
                 lease.orphaned_since = lease.orphaned_since or time.monotonic()
             else:
                 lease.orphaned_since = None
-        self.confirmed = time.monotonic()
+        now = time.monotonic()
+        if now - self.confirmed > core.settings.lease_ttl:
+            self._in_touch_since = now
+        self.confirmed = now
 
     def _facts(self) -> dict[str, str | int]:
         core = self._core
@@ -63,4 +78,4 @@ class Heartbeat(Service):
         for name, profile in core.pool.profiles.items():
             facts[f"serves:{name}"] = 1
             facts[f"warm:{name}"] = core.pool.warm(profile)
-        return facts
+        return facts | {f"reaches:{place}": 1 for place in core.pool.places}

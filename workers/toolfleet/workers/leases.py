@@ -27,21 +27,29 @@ class Lease:
         self.epoch = epoch
         self.claimed = False
         self.profile = Profile()
+        self.profile_name = "default"
+        self.sweep = ""
+        self.producer = ""
         self.setup: list[dict[str, str]] = []
         self.generation = 1
         self.sandbox: Sandbox | None = None
-        self.had_sandbox = False
-        """A workspace existed in this epoch, so the next sandbox is a new generation."""
+        self.used = False
+        """Something has started in the workspace."""
         self.lost = ""
         """Cause of a loss that no reply has told yet."""
         self.lock = asyncio.Lock()
-        """Held while the lease is claimed and its sandbox made ready."""
+        """Held while the lease is claimed, its sandbox made ready or given up."""
         self.active = time.monotonic()
         self.orphaned_since: float | None = None
         self.closing = False
+        self.over = False
+        """Another worker has it, or nobody: its calls are none of ours any more."""
+        self.runs: dict[str, Run] = {}
+        """The calls that wait or run here, by id."""
         self._line: deque[Run] = deque()
         self._worker: asyncio.Task[None] | None = None
         self._beside: set[asyncio.Task[None]] = set()
+        self._resumed: set[asyncio.Task[None]] = set()
 
     @property
     def busy(self) -> bool:
@@ -51,17 +59,30 @@ class Lease:
     def enqueue(self, run: "Run", execute: Execute) -> None:
         """Put a call in line, or beside it when it is parallel."""
         self.active = time.monotonic()
+        self.runs.setdefault(run.call_id, run)
         if run.parallel:
-            task = asyncio.create_task(self._one(run, execute))
-            self._beside.add(task)
-            task.add_done_callback(self._beside.discard)
+            self._run_beside(run, execute)
             return
         self._line.append(run)
         if self._worker is None:
             self._worker = asyncio.create_task(self._work(execute))
 
+    def resume(self, run: "Run", execute: Execute) -> None:
+        """Go on with a call that an earlier holder started; see `resumed`."""
+        self.runs.setdefault(run.call_id, run)
+        task = self._run_beside(run, execute)
+        self._resumed.add(task)
+        task.add_done_callback(self._resumed.discard)
+
+    async def resumed(self) -> None:
+        """Wait until the calls of earlier holders have ended: those in line come after them."""
+        if self._resumed:
+            await asyncio.wait(set(self._resumed))
+
     def drop_queued(self) -> None:
         """Forget the calls in line that have not begun; the ledger still knows them."""
+        for run in self._line:
+            self._forget(run)
         self._line.clear()
 
     async def idle(self) -> None:
@@ -76,9 +97,22 @@ class Lease:
         finally:
             self._worker = None
 
+    def _run_beside(self, run: "Run", execute: Execute) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._one(run, execute))
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
+        return task
+
     async def _one(self, run: "Run", execute: Execute) -> None:
-        await execute(run)
-        self.active = time.monotonic()
+        try:
+            await execute(run)
+        finally:
+            self._forget(run)
+            self.active = time.monotonic()
+
+    def _forget(self, run: "Run") -> None:
+        if self.runs.get(run.call_id) is run:
+            del self.runs[run.call_id]
 
 
 class LeaseTable:
@@ -96,6 +130,10 @@ class LeaseTable:
     def get(self, trajectory_id: str) -> Lease | None:
         """The lease of a trajectory."""
         return self._leases.get(trajectory_id)
+
+    def find(self, call_id: str) -> "Run | None":
+        """The call that waits or runs here under that id."""
+        return next((lease.runs[call_id] for lease in self if call_id in lease.runs), None)
 
     def add(self, trajectory_id: str, epoch: int) -> Lease:
         """A new lease, replacing an older one in the table."""

@@ -1,12 +1,14 @@
 """The order in which a worker comes up and goes down, around Celery's own.
 
-Up: core on its thread, Redis checked, backends probed, Celery consumes, heartbeat. Down: no new trajectories, Celery
-stops consuming, calls in flight finish, producers are told about the rest, sandboxes destroyed.
+Up: core on its thread, Redis checked, backends probed, Celery consumes, heartbeat. Down: no new trajectories, those
+that are here go to other workers or come to their end, Celery stops consuming, producers are told about the rest,
+sandboxes destroyed.
 """
 
 import asyncio
 import gc
 import logging
+import os
 import secrets
 import signal
 import socket
@@ -32,6 +34,9 @@ T = TypeVar("T")
 #: Exit status of a worker that cannot serve: wrong settings, no Redis, no backend.
 CANNOT_SERVE = 3
 
+#: Signals that ask a worker to stop.
+STOP = (signal.SIGINT, signal.SIGTERM)
+
 
 class Lifecycle:
     """One worker process: Celery in the main thread, the core on another."""
@@ -45,7 +50,10 @@ class Lifecycle:
         self._thread = threading.Thread(target=self._loop.run_forever, name="toolfleet-core", daemon=True)
         self._core: Core | None = None
         self._consumer: Any = None
+        self._celerys: dict[int, Any] = {}
+        """Celery's own signal handlers."""
         self._asked_to_stop = 0
+        self._drained = False
 
     @property
     def queue(self) -> str:
@@ -67,7 +75,6 @@ class Lifecycle:
         # Strong references: these receivers are methods, which Celery would otherwise hold weakly.
         signals.worker_init.connect(self._up, weak=False)
         signals.worker_ready.connect(self._ready, weak=False)
-        signals.worker_shutting_down.connect(self._stopping, weak=False)
         signals.worker_shutdown.connect(self._down, weak=False)
 
     def _up(self, **_: Any) -> None:
@@ -88,22 +95,34 @@ class Lifecycle:
             gc.collect()
             gc.freeze()
             gc.set_threshold(10_000, 20, 50)
+            self._celerys = {number: signal.signal(number, self._stop) for number in STOP}
             self._loop.call_soon_threadsafe(self._core.serve)
             print(f"worker {self.worker_id} serves {self._settings.slots} slots", file=sys.stderr, flush=True)
 
-    def _stopping(self, **_: Any) -> None:
+    def _stop(self, number: int, frame: Any) -> None:
+        """A signal to stop: Celery gets it once the core has seen its trajectories off, consuming until then."""
+        core = self._core
+        if core is None or self._drained:
+            self._celerys[number](number, frame)
+            return
         self._asked_to_stop += 1
-        if self._core is not None:
-            self._core.accepting = False
-            self._loop.call_soon_threadsafe(self._core.heartbeat.wake)
+        if self._asked_to_stop > 1:
+            self._loop.call_soon_threadsafe(core.hurry)
+            return
+        drained = asyncio.run_coroutine_threadsafe(core.drain(self._settings.drain_timeout), self._loop)
+        drained.add_done_callback(lambda _: self._shut_down(number))
+
+    def _shut_down(self, number: int) -> None:
+        self._drained = True
+        os.kill(os.getpid(), number)
 
     def _down(self, **_: Any) -> None:
         core, self._core = self._core, None
         if core is not None:
             # Celery has stopped; from here on a further signal means: do not wait for the calls in flight.
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in STOP:
                 signal.signal(number, lambda *_: self._loop.call_soon_threadsafe(core.hurry))
-            self._do(core.close(0.0 if self._asked_to_stop > 1 else self._settings.drain_timeout))
+            self._do(core.close(0.0 if self._asked_to_stop else self._settings.drain_timeout))
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from toolfleet.backends import registry
-from toolfleet.backends.base import Backend, Owner, Sandbox
+from toolfleet.backends.base import Backend, Owner, Sandbox, SandboxRef
 from toolfleet.config.errors import BackendError, SandboxLost
 from toolfleet.config.profile import Profile
 
@@ -37,6 +37,8 @@ class WarmPool:
         self.ttl = ttl
         self.warm_hits = 0
         self.cold_starts = 0
+        self.places: set[str] = set()
+        """Where the sandboxes are that this worker can attach to; known after `probe`."""
         self._owner = owner
         self._runtime_dir = runtime_dir
         self._on_taken = on_taken
@@ -54,7 +56,9 @@ class WarmPool:
             BackendUnavailable: one does not; the message says what to install or allow.
         """
         for profile in self.profiles.values():
-            await self._backend(profile).probe()
+            capabilities = await self._backend(profile.backend).probe()
+            if capabilities.place:
+                self.places.add(capabilities.place)
 
     def warm(self, profile: Profile) -> int:
         """Ready sandboxes for ``profile``."""
@@ -86,9 +90,29 @@ class WarmPool:
         self.cold_starts += 1
         return await self._create(profile)
 
+    async def attach(self, ref: SandboxRef, epoch: int) -> Sandbox:
+        """Take over a sandbox that another worker made, under ``epoch`` of its lease.
+
+        Raises:
+            Fenced: somebody holds it under a higher epoch.
+            SandboxLost: it does not answer.
+        """
+        sandbox = await self._backend(ref.backend).attach(ref)
+        try:
+            await sandbox.claim(epoch)
+            await sandbox.ping(self.ttl)
+        except BaseException:
+            await sandbox.detach()
+            raise
+        return sandbox
+
     def discard(self, sandbox: Sandbox) -> None:
         """Destroy a sandbox beside the caller."""
         self._beside(self.destroy(sandbox))
+
+    def discard_ref(self, ref: SandboxRef) -> None:
+        """Destroy a sandbox to which there is no channel, beside the caller."""
+        self._beside(self._destroy_ref(ref))
 
     async def destroy(self, sandbox: Sandbox) -> None:
         """Destroy a sandbox; what fails is logged, and the sandbox's own end of life is the backstop."""
@@ -128,14 +152,14 @@ class WarmPool:
         for backend in self._backends.values():
             await backend.shutdown()
 
-    def _backend(self, profile: Profile) -> Backend:
-        if profile.backend not in self._backends:
-            self._backends[profile.backend] = registry.load(profile.backend, self._runtime_dir)
-        return self._backends[profile.backend]
+    def _backend(self, name: str) -> Backend:
+        if name not in self._backends:
+            self._backends[name] = registry.load(name, self._runtime_dir)
+        return self._backends[name]
 
     async def _create(self, profile: Profile) -> Sandbox:
         async with self._starts:
-            sandbox = await self._backend(profile).create(profile, self._owner)
+            sandbox = await self._backend(profile.backend).create(profile, self._owner)
         try:
             await sandbox.ping(self.ttl)
         except BaseException:
@@ -157,6 +181,12 @@ class WarmPool:
             self.discard(sandbox)
         else:
             self._ready.setdefault(key, deque()).append(sandbox)
+
+    async def _destroy_ref(self, ref: SandboxRef) -> None:
+        try:
+            await self._backend(ref.backend).destroy(ref)
+        except Exception:
+            log.exception("sandbox %s could not be destroyed", ref.id)
 
     def _beside(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -1,26 +1,39 @@
-"""Ends what dead workers left in Redis, and tells their producers."""
+"""Hands on what dead workers left, or ends it and tells their producers."""
 
 import logging
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from toolfleet.config.state import FleetState
 from toolfleet.workers.service import Service
+
+if TYPE_CHECKING:
+    from toolfleet.workers.core import Core
 
 log = logging.getLogger(__name__)
 
 
 class Recoverer(Service):
-    """Every worker runs it; the script makes sure that each dead worker is recovered once."""
+    """Every worker runs it; the script makes sure that each dead worker is recovered once.
+
+    It also looks whether something was handed to this worker, so that a call in flight is not kept waiting until the
+    next heartbeat.
+    """
 
     name: ClassVar[str] = "recoverer"
 
-    def __init__(self, state: FleetState, worker_id: str, interval: float) -> None:
+    def __init__(self, core: "Core", interval: float) -> None:
         super().__init__(interval)
-        self._state = state
-        self._worker_id = worker_id
+        self._core = core
+        self._inherited = 0
 
     async def tick(self) -> None:
         """One look for workers whose heartbeat lapsed."""
+        core = self._core
+        # Who has been in touch with Redis all the time knows that a heartbeat that is missing was not sent.
+        grace = 0.0 if core.heartbeat.in_touch > core.settings.lease_ttl else None
         # Never ourselves: we are late, evidently not dead, and the next heartbeat says so.
-        for worker in await self._state.recover_lapsed(but=self._worker_id):
-            log.warning("worker %s died; its trajectories are told", worker)
+        for worker in await core.state.recover_lapsed(but=core.worker_id, grace=grace):
+            log.warning("worker %s died; its trajectories are handed on or told", worker)
+        inherited = await core.state.inherited(core.worker_id)
+        if inherited != self._inherited:
+            self._inherited = inherited
+            core.heartbeat.wake()

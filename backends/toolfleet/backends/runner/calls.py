@@ -119,7 +119,8 @@ class Outcomes:
                 return entry[1]
             self._prune()
         if call_id in self._dropped:
-            return outcome(NOT_STARTED, error=f"The call {call_id} has ended, and its outcome is no longer kept")
+            gone = f"The call {call_id} has ended, and its outcome is no longer kept"
+            return outcome(NOT_STARTED, error=gone, detail={"forgotten": True})
         return None
 
     def _prune(self) -> None:

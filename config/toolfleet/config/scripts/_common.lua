@@ -41,6 +41,21 @@ local function pick_worker(profile, now)
   return best, served
 end
 
+-- A live, accepting worker that serves the profile and reaches the place where a sandbox is: the one with the most
+-- free slots, even when it has none. A workspace that lives is worth more than the bound on a worker's slots.
+local function pick_heir(place, profile, now)
+  if not place or place == '' then return nil end
+  local best, best_free = nil, 0
+  for _, w in ipairs(redis.call('ZRANGEBYSCORE', workers_key(), '(' .. now, '+inf')) do
+    local h = redis.call('HMGET', worker_key(w), 'accepting', 'slots', 'serves:' .. profile, 'reaches:' .. place)
+    if h[1] == '1' and h[3] and h[4] then
+      local free = free_slots(w, h[2])
+      if not best or free > best_free then best, best_free = w, free end
+    end
+  end
+  return best
+end
+
 -- Give the trajectory to the worker under a new epoch. `want` holds producer, profile, sweep, setup, and after a
 -- loss its cause. The epoch never falls as long as the tombstone of the last lease is remembered.
 local function assign(trajectory, worker, want, now, keep_ms)
@@ -49,7 +64,8 @@ local function assign(trajectory, worker, want, now, keep_ms)
   local epoch = redis.call('HINCRBY', key, 'epoch', 1)
   redis.call('HSETNX', key, 'generation', 1)
   redis.call('HSET', key, 'state', 'assigned', 'worker', worker, 'boot', boot, 'producer', want.producer,
-    'profile', want.profile, 'sweep', want.sweep, 'setup', want.setup, 'lost', want.lost, 'used', '0', 'active', now)
+    'profile', want.profile, 'sweep', want.sweep, 'setup', want.setup, 'lost', want.lost, 'used', '0', 'active', now,
+    'sandbox', '', 'sandbox_id', '', 'place', '')
   redis.call('PEXPIRE', key, keep_ms)
   redis.call('SADD', leases_key(worker), trajectory)
   redis.call('PEXPIRE', leases_key(worker), keep_ms)
@@ -152,16 +168,43 @@ local function entomb(trajectory, worker, cause, keep_ms, result_ms)
     end_as_lost(call.id, call, trajectory, worker, cause, keep_ms, result_ms)
   end
   redis.call('HSET', lease_key(trajectory), 'state', 'closed')
-  redis.call('HDEL', lease_key(trajectory), 'setup', 'boot', 'lost', 'used')
+  redis.call('HDEL', lease_key(trajectory), 'setup', 'boot', 'lost', 'used', 'sandbox', 'sandbox_id', 'place')
   redis.call('PEXPIRE', lease_key(trajectory), keep_ms)
   redis.call('SREM', leases_key(worker), trajectory)
 end
 
--- The holder of the lease is gone, and the workspace with it. Calls that had started end as lost, which tells the
--- loss; calls still queued are sent back to their producers to be routed anew. Returns the cause that the next reply
--- has to tell, empty when one has told it, or when nothing had started in the workspace and so nothing is lost.
-local function lose(trajectory, worker, cause, keep_ms, result_ms)
-  local l = redis.call('HMGET', lease_key(trajectory), 'state', 'used', 'lost')
+-- Hand a lease with its sandbox to another worker under a new epoch. Calls that started stay so: the runner has them,
+-- and the heir asks it by their ids. Calls still queued go back to their producers, to be carried to the heir.
+local function hand_over(trajectory, from, heir, keep_ms)
+  local key, boot = lease_key(trajectory), redis.call('HGET', worker_key(heir), 'boot')
+  local epoch = redis.call('HINCRBY', key, 'epoch', 1)
+  if redis.call('HGET', key, 'state') == 'active' then redis.call('HSET', key, 'state', 'assigned') end
+  redis.call('HSET', key, 'worker', heir, 'boot', boot)
+  redis.call('SREM', leases_key(from), trajectory)
+  redis.call('SADD', leases_key(heir), trajectory)
+  redis.call('PEXPIRE', leases_key(heir), keep_ms)
+  redis.call('HINCRBY', worker_key(heir), 'inherited', 1)
+  for _, call in ipairs(open_calls(trajectory)) do
+    if call.state == 'started' then
+      redis.call('HSET', call_key(call.id), 'worker', heir, 'boot', boot, 'epoch', epoch)
+    else
+      redis.call('HSET', call_key(call.id), 'boot', '')
+      reply(call.producer, 'moved', call.id, trajectory, keep_ms)
+    end
+  end
+end
+
+-- The holder of the lease is gone. Where another worker can reach its sandbox, that one goes on with it. Otherwise the
+-- workspace is gone: calls that had started end as lost, which tells the loss; calls still queued are sent back to
+-- their producers to be routed anew. Returns nil after a handing over; else the cause that the next reply has to tell,
+-- empty when one has told it, or when nothing had started in the workspace and so nothing is lost.
+local function lose(trajectory, worker, cause, now, keep_ms, result_ms)
+  local l = redis.call('HMGET', lease_key(trajectory), 'state', 'used', 'lost', 'place', 'profile')
+  local heir = pick_heir(l[4], l[5], now)
+  if heir then
+    hand_over(trajectory, worker, heir, keep_ms)
+    return nil
+  end
   if l[1] == 'closing' then
     entomb(trajectory, worker, cause, keep_ms, result_ms)
     return ''
@@ -182,7 +225,8 @@ local function lose(trajectory, worker, cause, keep_ms, result_ms)
     redis.call('HINCRBY', lease_key(trajectory), 'generation', 1)
     if told then cause = '' end
   end
-  redis.call('HSET', lease_key(trajectory), 'state', 'lost', 'boot', '', 'lost', cause)
+  redis.call('HSET', lease_key(trajectory), 'state', 'lost', 'boot', '', 'lost', cause,
+    'sandbox', '', 'sandbox_id', '', 'place', '')
   redis.call('SREM', leases_key(worker), trajectory)
   return cause
 end

@@ -3,12 +3,15 @@
 -- ARGV 1 trajectory  2 producer  3 profile  4 sweep  5 setup (JSON)  6 size of a profile's room  7 ms it may wait  8 ms to keep state
 --      9 ms to keep a result  10 ms of grace for a holder whose heartbeat has lapsed
 --      11 epoch under which the producer knew the trajectory to be held; zero when it knew of none
+--      12 what to do when Redis does not know it any more: empty to ask its holder to come forward; `tell` or `told` to
+--         begin anew, with the loss to be told by the next reply or told already
 -- Returns {verdict, worker, boot, epoch}; verdicts:
 --   held      the lease exists and its holder is alive, or may still come back
 --   assigned  a slot was reserved just now
 --   waiting   in the waiting room; a `placed` notice will come on the reply stream
 --   full      the waiting room is full
 --   closed    the trajectory was closed
+--   forgotten Redis has lost its state; the holder may live and announce itself with its next heartbeat
 --   unserved  no live worker serves the profile
 local t, producer, keep_ms = ARGV[1], ARGV[2], tonumber(ARGV[8])
 local now = now_ms()
@@ -22,14 +25,21 @@ elseif l[1] then
     redis.call('HSET', lease_key(t), 'producer', producer)
     return {'held', l[2], l[3], l[4]}
   end
-  -- The holder's heartbeat lapsed: its workspace is out of reach, and the next reply must say so.
-  want.lost = lose(t, l[2], 'worker ' .. l[2] .. ' died', keep_ms, tonumber(ARGV[9]))
+  -- The holder's heartbeat lapsed: another takes its place, or the next reply must tell the loss.
+  local cause = lose(t, l[2], 'worker ' .. l[2] .. ' died', now, keep_ms, tonumber(ARGV[9]))
+  if not cause then
+    redis.call('HSET', lease_key(t), 'producer', producer)
+    l = redis.call('HMGET', lease_key(t), 'worker', 'boot', 'epoch')
+    return {'held', l[1], l[2], l[3]}
+  end
+  want.lost = cause
 end
 if not l[1] and tonumber(ARGV[11]) > 0 then
-  -- Redis lost what it knew, and the producer knows better: the epoch must rise, and the loss must be told.
+  if ARGV[12] == '' then return {'forgotten'} end
+  -- Nobody came forward: the epoch must rise, and the loss must be told.
   redis.call('HSET', lease_key(t), 'epoch', ARGV[11], 'generation', 2)
   redis.call('PEXPIRE', lease_key(t), keep_ms)
-  want.lost = 'Redis lost its state'
+  if ARGV[12] == 'tell' then want.lost = 'Redis lost its state' end
 end
 if redis.call('EXISTS', waiter_key(t)) == 1 then
   redis.call('HSET', waiter_key(t), 'producer', producer, 'until', now + tonumber(ARGV[7]))
