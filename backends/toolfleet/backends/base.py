@@ -136,8 +136,10 @@ class Sandbox(Protocol):
         """
         ...
 
-    async def ping(self, ttl: float) -> None:
+    async def ping(self, ttl: float) -> int:
         """Prove that the runner answers, and let it end its sandbox when it hears nothing for ``ttl`` seconds.
+
+        Returns how many processes run in the sandbox besides the runner.
 
         Raises:
             SandboxLost: it does not answer.

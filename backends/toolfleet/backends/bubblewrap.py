@@ -62,9 +62,9 @@ class BubblewrapSandbox:
         """See `Channel.claim`."""
         await self._channel.claim(epoch)
 
-    async def ping(self, ttl: float) -> None:
+    async def ping(self, ttl: float) -> int:
         """See `toolfleet.backends.base.Sandbox.ping`."""
-        await self._channel.ping(ttl)
+        return await self._channel.ping(ttl)
 
     async def detach(self) -> None:
         """See `toolfleet.backends.base.Sandbox.detach`."""
@@ -147,6 +147,8 @@ class BubblewrapBackend:
 
     async def list(self, owner: Owner | None = None) -> "list[SandboxRef]":
         """See `toolfleet.backends.base.Backend.list`. What a sandbox that ended by itself has left is removed."""
+        if groups := self._cgroups():
+            await asyncio.to_thread(groups.sweep)
         refs = []
         for directory in await asyncio.to_thread(lambda: [*records.directories(self._root)]):
             record = directory.read()

@@ -118,9 +118,9 @@ class Channel:
         state = (await self._ask(await self._connected(), {"op": "query", "call": call_id}))["state"]
         return state if state in ("running", "finished") else "unknown"
 
-    async def ping(self, ttl: float) -> None:
+    async def ping(self, ttl: float) -> int:
         """See `toolfleet.backends.base.Sandbox.ping`."""
-        await self._ask(await self._connected(), {"op": "ping", "ttl": ttl})
+        return int((await self._ask(await self._connected(), {"op": "ping", "ttl": ttl}))["processes"])
 
     async def detach(self) -> None:
         """Close the connection; the runner and its calls go on. What waits here fails with `SandboxLost`."""

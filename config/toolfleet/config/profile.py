@@ -45,7 +45,9 @@ class Profile(BaseModel):
     warm: int = Field(default=2, ge=0)
     """Ready sandboxes that a worker keeps waiting beside those in its slots."""
     idle_timeout: float = Field(default=3600.0, gt=0)
-    """Seconds without a call after which a trajectory is closed."""
+    """Seconds without a call after which a trajectory is closed, unless a process runs in its sandbox."""
+    max_lifetime: float = Field(default=86_400.0, gt=0)
+    """Seconds after which a workspace is closed whatever runs in it, as soon as no call is in flight."""
 
     @property
     def spec_hash(self) -> str:

@@ -47,6 +47,8 @@ class Claim:
     sweep: str
     used: bool
     """Something has started in the workspace."""
+    age: float
+    """Seconds since the trajectory got its slot."""
     sandbox: dict[str, str] | None
     """Where the workspace is, when an earlier holder has made one."""
     started: list[str]
@@ -147,7 +149,7 @@ class FleetState:
         found = await self._run("claim", trajectory, boot, epoch)
         if not found:
             return None
-        profile, setup, generation, lost, producer, sweep, used, sandbox, *started = map(_text, found)
+        profile, setup, generation, lost, producer, sweep, used, age, sandbox, *started = map(_text, found)
         return Claim(
             profile,
             json.loads(setup or "[]"),
@@ -156,6 +158,7 @@ class FleetState:
             producer,
             sweep,
             used == "1",
+            int(age) / 1000,
             json.loads(sandbox) if sandbox else None,
             started,
         )
@@ -174,9 +177,9 @@ class FleetState:
         """Have another worker go on with a workspace; False when none can."""
         return bool(await self._run("hand_over", trajectory, *holder, self._keep))
 
-    async def announce(self, trajectory: str, holder: Holder, lease: Mapping[str, str | int]) -> bool:
+    async def announce(self, trajectory: str, holder: Holder, lease: Mapping[str, str | int], age: float) -> bool:
         """Tell a Redis that has lost its state of a lease (fields of its hash); False when somebody holds it now."""
-        return bool(await self._run("announce", trajectory, *holder, self._keep, json.dumps(dict(lease))))
+        return bool(await self._run("announce", trajectory, *holder, self._keep, json.dumps(dict(lease)), _ms(age)))
 
     async def release(self, trajectory: str, holder: Holder) -> bool:
         """End a lease and give its slot on; False when it was not the holder's any more."""

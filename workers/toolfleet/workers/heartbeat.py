@@ -25,6 +25,11 @@ class Heartbeat(Service):
         self._in_touch_since = 0.0
 
     @property
+    def holds(self) -> bool:
+        """Whether Redis has confirmed within a lease's time that this worker lives: its leases are its own."""
+        return time.monotonic() - self.confirmed <= self._core.settings.lease_ttl
+
+    @property
     def in_touch(self) -> float:
         """Seconds for which Redis has confirmed every heartbeat in time."""
         return self.confirmed - self._in_touch_since

@@ -1,7 +1,6 @@
 """Keeps the runners of this worker's sandboxes from ending them."""
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, ClassVar
 
 from toolfleet.backends.base import Sandbox
@@ -28,7 +27,7 @@ class Keeper(Service):
     async def tick(self) -> None:
         """One round of pings."""
         core = self._core
-        if time.monotonic() - core.heartbeat.confirmed > core.settings.lease_ttl:
+        if not core.heartbeat.holds:
             return
         leased = [lease.sandbox for lease in core.leases if lease.sandbox is not None and not lease.closing]
         ready = core.pool.ready()

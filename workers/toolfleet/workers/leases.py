@@ -39,7 +39,7 @@ class Lease:
         """Cause of a loss that no reply has told yet."""
         self.lock = asyncio.Lock()
         """Held while the lease is claimed, its sandbox made ready or given up."""
-        self.active = time.monotonic()
+        self.active = self.born = time.monotonic()
         self.orphaned_since: float | None = None
         self.closing = False
         self.over = False

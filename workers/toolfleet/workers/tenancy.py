@@ -6,6 +6,7 @@ destroys one without asking there first: it may be somebody else's by now.
 
 import json
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 
@@ -65,6 +66,7 @@ class Tenancy:
         lease.profile_name, lease.sweep, lease.producer = claim.profile, claim.sweep, claim.producer
         lease.profile = self._pool.profiles.get(claim.profile, lease.profile)
         lease.setup, lease.generation, lease.lost, lease.used = claim.setup, claim.generation, claim.lost, claim.used
+        lease.born = time.monotonic() - claim.age
         if claim.sandbox is not None:
             await self._attach(lease, SandboxRef(**claim.sandbox))
         lease.claimed = True
@@ -138,7 +140,8 @@ class Tenancy:
                 "place": ref.place if ref else "",
             }
             holder = Holder(self._worker_id, self._boot, lease.epoch)
-            return await persist(lambda: self._state.announce(lease.trajectory_id, holder, fields), self.patience)
+            age = time.monotonic() - lease.born
+            return await persist(lambda: self._state.announce(lease.trajectory_id, holder, fields, age), self.patience)
 
     # -- inside
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 _ROOT = Path("/sys/fs/cgroup")
 _PREFIX = "toolfleet-"
+#: Seconds after which an empty cgroup is nobody's: a start that takes longer has failed.
+_STALE = 120.0
 
 
 class MemoryCgroups:
@@ -78,6 +80,13 @@ class MemoryCgroups:
         except OSError:
             return False
         return True
+
+    def sweep(self) -> None:
+        """Remove cgroups that have been empty for long: their sandboxes' folders went before anyone removed them."""
+        for path in self._parent.glob(f"{_PREFIX}*"):
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > _STALE:
+                    self.remove(path)  # refused by the kernel while a process is in it
 
     @classmethod
     async def removed(cls, path: Path, patience: float) -> bool:

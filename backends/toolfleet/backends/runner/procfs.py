@@ -42,6 +42,11 @@ def processes() -> Iterator[Process]:
         yield Process(int(name), int(fields[1]), int(fields[3]), int(fields[19]))
 
 
+def count() -> int:
+    """How many processes there are besides PID 1."""
+    return sum(1 for _ in processes())
+
+
 def mark_of(pid: int) -> str | None:
     """The call that a process was started for, by its first environment; None when it carries no mark."""
     for entry in _read(f"/proc/{pid}/environ").split(b"\0"):

@@ -8,7 +8,7 @@ Requests carry ``op`` and a request id ``rid``, which comes back in the reply::
     data    last, and bytes of content   (no reply of its own)
     cancel  call                         -> known
     query   call                         -> state
-    ping    ttl                          -> running
+    ping    ttl                          -> processes
 
 A frame that makes no sense closes its connection and nothing else. Connections of an epoch below the highest one ever
 claimed are *fenced*: all their requests but ``query`` are refused.
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from toolfleet.backends.runner import applets, frames
+from toolfleet.backends.runner import applets, frames, procfs
 from toolfleet.backends.runner.calls import Finished
 from toolfleet.backends.runner.frames import Decoder, FrameError, Header
 from toolfleet.backends.runner.operations import Work, has_body
@@ -213,7 +213,7 @@ class Server:
 
     def _ping(self, connection: Connection, header: Header, _: bytes) -> None:
         self.expire_in(_seconds(header["ttl"]))
-        connection.send({"rid": header["rid"], "running": self._supervisor.running})
+        connection.send({"rid": header["rid"], "processes": procfs.count()})
 
     # -- run ------------------------------------------------------------------------------------------------------
 

@@ -65,7 +65,7 @@ local function assign(trajectory, worker, want, now, keep_ms)
   redis.call('HSETNX', key, 'generation', 1)
   redis.call('HSET', key, 'state', 'assigned', 'worker', worker, 'boot', boot, 'producer', want.producer,
     'profile', want.profile, 'sweep', want.sweep, 'setup', want.setup, 'lost', want.lost, 'used', '0', 'active', now,
-    'sandbox', '', 'sandbox_id', '', 'place', '')
+    'sandbox', '', 'sandbox_id', '', 'place', '', 'since', now)
   redis.call('PEXPIRE', key, keep_ms)
   redis.call('SADD', leases_key(worker), trajectory)
   redis.call('PEXPIRE', leases_key(worker), keep_ms)
