@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 TESTS  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench chaos clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */\1\t/' | expand -t 10
@@ -31,6 +31,10 @@ lint: $(VENV)/ready  ## style, types and layers
 bench: $(VENV)/ready  ## measure against plain Celery and a bare spawn, side by side
 	@scripts/system-packages bwrap=bubblewrap redis-server=redis-server
 	$(BIN)/python benchmarks/calls.py
+
+chaos: $(VENV)/ready  ## hurt a fleet while it works, and count what was lost (ARGS="--seed 7")
+	@scripts/system-packages bwrap=bubblewrap redis-server=redis-server
+	cd tests && $(abspath $(BIN))/python -m chaos $(ARGS)
 
 clean:  ## remove the environment and every cache
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

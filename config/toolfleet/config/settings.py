@@ -87,7 +87,7 @@ class Settings(BaseSettings):
     concurrent_starts: int = Field(default=4, ge=1)
     """Sandboxes that one worker creates at once."""
     drain_timeout: float = Field(default=10.0, ge=0)
-    """Seconds that a stopping worker gives the calls in flight to end."""
+    """Seconds that a stopping worker gives its trajectories to go to another worker, or to end."""
     retries: Retries = Retries()
     runtime_dir: Path | None = None
     """Where sockets of sandboxes live; None takes ``$XDG_RUNTIME_DIR`` or ``/run`` or ``/tmp``."""
