@@ -22,6 +22,8 @@ KEYS: dict[str, tuple[bool, str]] = {
     "replies": (True, "stream of results and notices for one producer"),
     "room": (True, "sorted set: trajectories waiting for a slot of one profile, by arrival"),
     "waiter": (True, "hash of a waiting trajectory: producer, profile, sweep, setup, until"),
+    "starting": (True, "sorted set: sandboxes of one spec that are being started -> when they count no more"),
+    "budget": (True, "hash of one spec: tokens of its start rate, failures in a row, until when nobody tries"),
     "blob": (True, "string: bytes of an archive, by their SHA-256"),
 }
 

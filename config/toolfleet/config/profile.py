@@ -44,6 +44,12 @@ class Profile(BaseModel):
     """Longest timeout that a call may ask for, in seconds; longer ones are cut to it."""
     warm: int = Field(default=2, ge=0)
     """Ready sandboxes that a worker keeps waiting beside those in its slots."""
+    warm_age: float = Field(default=3600.0, gt=0)
+    """Seconds after which a ready sandbox that nobody took is replaced."""
+    fleet_starting: int = Field(default=0, ge=0)
+    """Sandboxes of this kind that all workers together start at once; 0 for no bound."""
+    fleet_start_rate: float = Field(default=0.0, ge=0)
+    """Sandboxes of this kind that all workers together start in a second; 0 for no bound."""
     idle_timeout: float = Field(default=3600.0, gt=0)
     """Seconds without a call after which a trajectory is closed, unless a process runs in its sandbox."""
     max_lifetime: float = Field(default=86_400.0, gt=0)

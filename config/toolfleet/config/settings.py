@@ -43,6 +43,19 @@ class Retries(BaseModel):
     """Up to so many seconds are added at random, so that many calls do not retry in step."""
 
 
+class Breaker(BaseModel):
+    """When a fleet stops trying to start sandboxes that fail again and again."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    failures: int = Field(default=8, ge=0)
+    """Failures in a row, over all workers and for one kind of sandbox, that open it; 0 for never."""
+    pause: float = Field(default=5.0, gt=0)
+    """Seconds for which nobody tries then; doubled for each further failure."""
+    cap: float = Field(default=120.0, gt=0)
+    """Longest such pause, in seconds."""
+
+
 class Settings(BaseSettings):
     """Everything that can be set, for producers and workers alike."""
 
@@ -89,6 +102,7 @@ class Settings(BaseSettings):
     drain_timeout: float = Field(default=10.0, ge=0)
     """Seconds that a stopping worker gives its trajectories to go to another worker, or to end."""
     retries: Retries = Retries()
+    breaker: Breaker = Breaker()
     runtime_dir: Path | None = None
     """Where sockets of sandboxes live; None takes ``$XDG_RUNTIME_DIR`` or ``/run`` or ``/tmp``."""
 
@@ -125,7 +139,7 @@ class Settings(BaseSettings):
 
 
 #: The settings that have keys below them, and what these keys are.
-_NESTED: dict[str, type[BaseModel]] = {"profiles": Profile, "retries": Retries}
+_NESTED: dict[str, type[BaseModel]] = {"profiles": Profile, "retries": Retries, "breaker": Breaker}
 
 
 def load(**overrides: Any) -> Settings:

@@ -91,6 +91,7 @@ class FleetState:
         self._result_keep = _ms(settings.result_ttl)
         self._room = settings.waiting_room
         self._heartbeat_ttl = _ms(settings.lease_ttl)
+        self._breaker = settings.breaker
         self.grace = 2 * settings.heartbeat
         """Seconds after which every worker has had the time to say that it lives."""
         self._scripts = {name: connection.register_script(text) for name, text in _sources().items()}
@@ -253,6 +254,20 @@ class FleetState:
     async def inherited(self, worker: str) -> int:
         """How many leases have been handed to ``worker`` since it came up."""
         return int(await self.redis.hget(self.key("worker", worker), "inherited") or 0)
+
+    # -- the budget for starting sandboxes
+
+    async def begin_start(self, spec: str, attempt: str, *, most: int, rate: float, ttl: float) -> tuple[str, float]:
+        """Ask to start a sandbox of ``spec`` (its hash); (verdict, seconds to wait)."""
+        args = (spec, attempt, most, str(rate), _ms(ttl), self._keep)
+        verdict, ms = await self._run("begin_start", *args)
+        return _text(verdict), int(ms) / 1000
+
+    async def end_start(self, spec: str, attempt: str, *, ok: bool) -> float:
+        """Report how a start ended; the seconds for which nobody tries now."""
+        rules = self._breaker
+        args = (spec, attempt, int(ok), rules.failures, _ms(rules.pause), _ms(rules.cap), self._keep)
+        return int(await self._run("end_start", *args)) / 1000
 
     # -- ledger: calls
 

@@ -19,6 +19,7 @@ from toolfleet.config.contract import ToolCall, new_id
 from toolfleet.config.patience import persist
 from toolfleet.config.settings import Settings
 from toolfleet.config.state import Finished, FleetState, Holder
+from toolfleet.workers.budget import StartBudget
 from toolfleet.workers.events import EventLog
 from toolfleet.workers.executor import Executor, Ledger, Run
 from toolfleet.workers.heartbeat import Heartbeat
@@ -60,7 +61,7 @@ class Core:
         self.pool = WarmPool(
             settings.profiles,
             Owner(settings.fleet, worker_id),
-            concurrent_starts=settings.concurrent_starts,
+            budget=StartBudget(self.state, settings.concurrent_starts, settings.start_timeout),
             ttl=settings.lease_ttl + settings.runner_grace,
             runtime_dir=runtime_dir,
             on_taken=lambda: self.prewarmer.wake(),

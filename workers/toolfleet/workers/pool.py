@@ -2,17 +2,26 @@
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from toolfleet.backends import registry
 from toolfleet.backends.base import Backend, Owner, Sandbox, SandboxRef
 from toolfleet.config.errors import BackendError, SandboxLost
 from toolfleet.config.profile import Profile
+from toolfleet.workers.budget import StartBudget
 
 log = logging.getLogger(__name__)
+
+
+class Ready(NamedTuple):
+    """A warm sandbox, and when it was ready, by the monotonic clock."""
+
+    sandbox: Sandbox
+    since: float
 
 
 class WarmPool:
@@ -28,7 +37,7 @@ class WarmPool:
         profiles: Mapping[str, Profile],
         owner: Owner,
         *,
-        concurrent_starts: int,
+        budget: StartBudget,
         ttl: float,
         runtime_dir: Path,
         on_taken: Callable[[], None],
@@ -42,9 +51,9 @@ class WarmPool:
         self._owner = owner
         self._runtime_dir = runtime_dir
         self._on_taken = on_taken
-        self._starts = asyncio.Semaphore(concurrent_starts)
+        self._budget = budget
         self._backends: dict[str, Backend] = {}
-        self._ready: dict[str, deque[Sandbox]] = {}
+        self._ready: dict[str, deque[Ready]] = {}
         self._warming: dict[str, int] = {}
         self._destroying: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -66,7 +75,7 @@ class WarmPool:
 
     def ready(self) -> list[Sandbox]:
         """All ready sandboxes."""
-        return [sandbox for line in self._ready.values() for sandbox in line]
+        return [ready.sandbox for line in self._ready.values() for ready in line]
 
     async def acquire(self, profile: Profile) -> Sandbox:
         """A sandbox for one trajectory, its runner proven to answer.
@@ -77,7 +86,7 @@ class WarmPool:
         """
         line = self._ready.get(profile.spec_hash)
         while line:
-            sandbox = line.popleft()
+            sandbox = line.popleft().sandbox
             try:
                 await sandbox.ping(self.ttl)
             except SandboxLost as error:
@@ -122,7 +131,9 @@ class WarmPool:
             log.exception("sandbox %s could not be destroyed", sandbox.ref.id)
 
     async def refill(self) -> None:
-        """Create what is missing to the warm level of every profile."""
+        """Replace what has waited for too long, and create what is missing to the warm level of every profile."""
+        for profile in self.profiles.values():
+            self._age_out(profile)
         work: list[Coroutine[Any, Any, None]] = []
         for profile in self.profiles.values():
             short = profile.warm - self.warm(profile) - self._warming.get(profile.spec_hash, 0)
@@ -132,8 +143,8 @@ class WarmPool:
     async def drop_ready(self, sandbox: Sandbox) -> None:
         """Take a ready sandbox out of the pool and destroy it."""
         for line in self._ready.values():
-            if sandbox in line:
-                line.remove(sandbox)
+            for ready in [ready for ready in line if ready.sandbox is sandbox]:
+                line.remove(ready)
                 await self.destroy(sandbox)
 
     async def tidy(self) -> None:
@@ -158,7 +169,7 @@ class WarmPool:
         return self._backends[name]
 
     async def _create(self, profile: Profile) -> Sandbox:
-        async with self._starts:
+        async with self._budget.start(profile):
             sandbox = await self._backend(profile.backend).create(profile, self._owner)
         try:
             await sandbox.ping(self.ttl)
@@ -180,7 +191,12 @@ class WarmPool:
         if self._closed:
             self.discard(sandbox)
         else:
-            self._ready.setdefault(key, deque()).append(sandbox)
+            self._ready.setdefault(key, deque()).append(Ready(sandbox, time.monotonic()))
+
+    def _age_out(self, profile: Profile) -> None:
+        line = self._ready.get(profile.spec_hash)
+        while line and time.monotonic() - line[0].since > profile.warm_age:
+            self.discard(line.popleft().sandbox)
 
     async def _destroy_ref(self, ref: SandboxRef) -> None:
         try:
