@@ -59,9 +59,9 @@ class StartBudget:
                 raise SandboxStartFailed(f"such sandboxes fail to start in a row; the next try is in {seconds:.0f} s")
             if time.monotonic() + seconds > ends:
                 raise SandboxStartFailed(
-                    f"no turn came within {self._patience:g} s: the fleet starts {profile.fleet_starting or 'any number'} "
-                    f"such sandboxes at once and {profile.fleet_start_rate or 'any number'} a second; "
-                    "raise fleet_starting or fleet_start_rate"
+                    f"no turn came within {self._patience:g} s: of such sandboxes the fleet starts "
+                    f"{profile.fleet_starting or 'any number'} at once and {profile.fleet_start_rate or 'any number'} "
+                    "a second; raise fleet_starting or fleet_start_rate"
                 )
             # Jitter keeps those who wait from asking in step.
             await asyncio.sleep(seconds * random.uniform(1.0, 1.5))  # noqa: S311

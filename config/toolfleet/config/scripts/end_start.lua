@@ -1,6 +1,6 @@
 -- A start has ended: the breaker counts failures in a row, and opens for a time that doubles with each further one.
 -- KEYS[1] root of the fleet
--- ARGV 1 hash of the spec  2 attempt  3 `1` when it succeeded  4 failures that open the breaker, or zero for never
+-- ARGV 1 hash of the spec  2 attempt  3 whether it succeeded (`1`)  4 failures that open the breaker, or zero for never
 --      5 ms of the first pause  6 ms of the longest  7 ms to keep state
 -- Returns the ms for which nobody tries now, 0 when the breaker is closed.
 local spec, key, now = ARGV[1], budget_key(ARGV[1]), now_ms()
