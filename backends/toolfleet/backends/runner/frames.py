@@ -6,7 +6,7 @@ Nothing is escaped, so output that looks like a frame is only output. No I/O hap
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 #: Longest header that either side accepts, in bytes.
@@ -41,11 +41,12 @@ def encode(header: Header, body: bytes | memoryview = b"") -> bytes:
     return b"".join((_PREFIX.pack(len(head), len(body)), head, body))
 
 
-def encode_parts(header: Header, body: bytes) -> Iterator[bytes]:
-    """Yield frames that carry ``body`` in order; all but the last one are marked ``part``."""
-    if len(body) <= MAX_BODY:
-        yield encode(header, body)
-        return
+def encode_parts(header: Header, body: bytes) -> Iterable[bytes]:
+    """Frames that carry ``body`` in order; all but the last one are marked ``part``."""
+    return (encode(header, body),) if len(body) <= MAX_BODY else _parts(header, body)
+
+
+def _parts(header: Header, body: bytes) -> Iterator[bytes]:
     view = memoryview(body)
     while len(view) > MAX_BODY:
         yield encode({"rid": header["rid"], "part": True}, view[:MAX_BODY])
