@@ -159,9 +159,10 @@ class Executor:
     async def fence(self, run: Run) -> None:
         """Only the holder of the lease goes on; the first reply after a loss tells the loss."""
         lease, call = run.lease, run.require()
-        async with lease.lock:
-            if not lease.claimed:
-                await self._claim(lease, call)
+        if not lease.claimed:
+            async with lease.lock:
+                if not lease.claimed:
+                    await self._claim(lease, call)
         if run.cancelled:
             raise Ended(run.end(Status.CANCELLED, executed="no", error="cancelled before it started"))
         if lease.lost:
@@ -182,10 +183,12 @@ class Executor:
 
     async def admit(self, run: Run) -> None:
         """Make sure that the trajectory has a sandbox; failures are retried, for nothing has started yet."""
-        async with run.lease.lock:
-            if run.lease.sandbox is None:
-                await self._furnish(run)
-            run.sandbox = run.lease.sandbox
+        run.sandbox = run.lease.sandbox
+        if run.sandbox is None:
+            async with run.lease.lock:
+                if run.lease.sandbox is None:
+                    await self._furnish(run)
+                run.sandbox = run.lease.sandbox
 
     async def start(self, run: Run) -> None:
         """Pass the gate of the ledger: at most once for each call, and only as holder of the lease."""
