@@ -183,29 +183,21 @@ class Channel:
         except (FrameError, TypeError) as error:
             raise InvalidArguments(f"the arguments of {request.call_id} cannot be sent: {error}") from error
         try:
-            reply = link.expect(rid)
-            async with asyncio.timeout(request.timeout + GUARD):
-                await link.send(frame)
-                for start in range(MAX_BODY, len(view), MAX_BODY):
-                    part = view[start : start + MAX_BODY]
-                    await link.send(encode({"op": "data", "rid": rid, "last": start + MAX_BODY >= len(view)}, part))
-                return _outcome(*await reply)
-        except TimeoutError:
-            link.abort("it did not answer in time")
-            raise SandboxLost(f"the runner of {self._name} does not answer", sent=True) from None
+            reply = link.expect(rid, request.timeout + GUARD)
+            await link.send(frame)
+            for start in range(MAX_BODY, len(view), MAX_BODY):
+                part = view[start : start + MAX_BODY]
+                await link.send(encode({"op": "data", "rid": rid, "last": start + MAX_BODY >= len(view)}, part))
+            return _outcome(*await reply)
         finally:
             link.drop(rid)
 
     async def _ask(self, link: "_Link", header: Header) -> Header:
         rid = next(self._rids)
         try:
-            reply = link.expect(rid)
-            async with asyncio.timeout(ANSWER):
-                await link.send(encode({**header, "rid": rid}))
-                return (await reply)[0]
-        except TimeoutError:
-            link.abort("it did not answer in time")
-            raise SandboxLost(f"the runner of {self._name} does not answer", sent=True) from None
+            reply = link.expect(rid, ANSWER)
+            await link.send(encode({**header, "rid": rid}))
+            return (await reply)[0]
         finally:
             link.drop(rid)
 
@@ -219,24 +211,27 @@ class _Link(asyncio.Protocol):
         self.alive = True
         self._name = name
         self._decoder = Decoder()
-        self._waiting: dict[int, asyncio.Future[tuple[Header, bytes]]] = {}
+        self._waiting: dict[int, tuple[asyncio.Future[tuple[Header, bytes]], asyncio.TimerHandle]] = {}
         self._parts: dict[int, bytearray] = {}
         self._writable = asyncio.Event()
         self._writable.set()
 
-    def expect(self, rid: int) -> "asyncio.Future[tuple[Header, bytes]]":
-        """The future reply to the request ``rid``."""
+    def expect(self, rid: int, seconds: float) -> "asyncio.Future[tuple[Header, bytes]]":
+        """The future reply to the request ``rid``; without one by then, the connection is given up for everybody."""
         if not self.alive:
             raise SandboxLost(f"the connection to {self._name} is closed", sent=False)
-        future = asyncio.get_running_loop().create_future()
-        self._waiting[rid] = future
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[tuple[Header, bytes]] = loop.create_future()
+        self._waiting[rid] = future, loop.call_later(seconds, self.abort, "it did not answer in time")
         return future
 
     def drop(self, rid: int) -> None:
         """Nobody waits for ``rid`` any more."""
         self._parts.pop(rid, None)
-        if (future := self._waiting.pop(rid, None)) is not None:
+        if (waiting := self._waiting.pop(rid, None)) is not None:
+            future, overdue = waiting
             future.cancel()
+            overdue.cancel()
 
     async def send(self, frame: bytes) -> None:
         """Write a frame; waits while the runner takes nothing."""
@@ -266,7 +261,7 @@ class _Link(asyncio.Protocol):
         self._writable.set()
 
     def _deliver(self, header: Header, body: bytes) -> None:
-        future = self._waiting.get(header["rid"])
+        future, _ = self._waiting.get(header["rid"], (None, None))
         if future is None or future.done():
             return
         if "part" in header:
@@ -281,7 +276,8 @@ class _Link(asyncio.Protocol):
         self.alive = False
         self._writable.set()
         waiting, self._waiting = self._waiting, {}
-        for future in waiting.values():
+        for future, overdue in waiting.values():
+            overdue.cancel()
             if not future.done():
                 future.set_exception(SandboxLost(f"the runner of {self._name} is gone: {why}", sent=True))
 

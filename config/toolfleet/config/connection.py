@@ -1,8 +1,10 @@
 """Connections to Redis, and the check that it can serve as one."""
 
 import asyncio
+from typing import Any
 from urllib.parse import urlsplit
 
+import hiredis
 import redis.asyncio
 import redis.exceptions
 from redis.asyncio.retry import Retry
@@ -23,6 +25,14 @@ OUTAGES = (
     redis.exceptions.BusyLoadingError,
     OSError,
 )
+
+
+class _Packed:
+    """A connection whose commands are packed by hiredis: its asyncio kind does that in Python, word by word."""
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        """One command as it travels; its name may have two words, as in ``SCRIPT LOAD``."""
+        return [hiredis.pack_command((*args[0].split(), *args[1:]))]
 
 
 def redacted(url: str) -> str:
@@ -56,6 +66,7 @@ def client(url: str, *, retries: int = 6) -> redis.asyncio.Redis:
         # The parser's own words may quote a part of the password.
         hint = "write redis://, rediss:// or unix://, and %-encode special characters in the password"
         raise SettingsError(f"redis_url {redacted(url)} is not an address of Redis: {hint}") from None
+    pool.connection_class = type("PackedConnection", (_Packed, pool.connection_class), {})
     return redis.asyncio.Redis.from_pool(pool)
 
 

@@ -5,7 +5,7 @@ Both are JSON, never pickle. Unknown fields are ignored on reading, so that a ne
 
 import math
 import re
-import uuid
+import secrets
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -21,6 +21,8 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,9
 #: A trajectory's or call's id as the caller gives it: printable, no white space, at most 200 characters.
 Identifier = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,200}$")]
 
+#: As a tuple: a union would be put together anew at every check.
+_NUMBER = (int, float)
 _IDENTIFIER = re.compile(r"^[!-~]{1,200}$")
 
 
@@ -67,7 +69,7 @@ FAULT_OF: dict[Status, Fault] = {
 
 def new_id(prefix: str) -> str:
     """A fresh id: ``prefix`` and 20 hexadecimal digits."""
-    return f"{prefix}_{uuid.uuid4().hex[:20]}"
+    return f"{prefix}_{secrets.token_hex(10)}"
 
 
 def is_identifier(text: str) -> bool:
@@ -169,6 +171,6 @@ def clamp_timeout(timeout: float, longest: float) -> float:
     """``timeout`` in seconds, cut to 1..``longest``; what is not a number of seconds is a ValueError."""
     # An int may be too large for a float, and so for `isnan`.
     nan = isinstance(timeout, float) and math.isnan(timeout)
-    if nan or isinstance(timeout, bool) or not isinstance(timeout, int | float):
+    if nan or isinstance(timeout, bool) or not isinstance(timeout, _NUMBER):
         raise ValueError(f"timeout must be a number of seconds, not {timeout!r}")
     return float(min(max(timeout, 1.0), longest))

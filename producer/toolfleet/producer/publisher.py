@@ -65,7 +65,7 @@ class Publisher:
         lane = self._lanes.get(worker)
         if lane is None:
             lane = self._lanes[worker] = Coalescer(lambda batch: self._send_batch(worker, batch))
-        return await asyncio.shield(lane.put(parcel))
+        return await lane.put(parcel)
 
     async def keep_queues(self) -> None:
         """Renew the TTL of every queue that was published to."""
@@ -108,7 +108,10 @@ class Publisher:
             # Celery's router would replace it by the default queue, so the message is made and sent one level below.
             amqp, task_id = self._app.amqp, new_id("carry")
             name = keys.queue(self._state.fleet, worker)
-            message = amqp.create_task_message(task_id, ACCEPT, args=[items], ignore_result=True)
+            # Nobody reads Celery's picture of the arguments, and drawing it costs more than sending them.
+            message = amqp.create_task_message(
+                task_id, ACCEPT, args=[items], argsrepr="", kwargsrepr="", ignore_result=True
+            )
             amqp.send_task_message(
                 self._kombu,
                 ACCEPT,

@@ -212,12 +212,14 @@ class Executor:
     async def admit(self, run: Run) -> None:
         """Make sure that the trajectory has a sandbox; failures are retried, for nothing has started yet."""
         lease = run.lease
-        async with lease.lock:
-            if lease.over:
-                raise Dropped("the lease is held elsewhere")
-            if lease.sandbox is None:
-                await self._furnish(run)
-            run.sandbox = lease.sandbox
+        run.sandbox = lease.sandbox
+        if run.sandbox is None:
+            async with lease.lock:
+                if lease.over:
+                    raise Dropped("the lease is held elsewhere")
+                if lease.sandbox is None:
+                    await self._furnish(run)
+                run.sandbox = lease.sandbox
 
     async def start(self, run: Run) -> None:
         """Pass the gate of the ledger: at most once for each call, and only as holder of the lease."""

@@ -3,8 +3,7 @@
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from toolfleet.backends.runner import procfs
 from toolfleet.backends.runner.capture import Capture
@@ -19,8 +18,7 @@ KEEP_IDS = 20_000
 TIMED_OUT, CANCELLED, NOT_STARTED, KILLED = 124, 130, 126, 137
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(NamedTuple):
     """An outcome as it travels: ``outcome`` in a frame's header, ``body`` = stdout + stderr."""
 
     outcome: Mapping[str, Any]
@@ -38,64 +36,59 @@ def outcome(
     ran: float = 0.0,
     error: str | None = None,
     detail: Mapping[str, Any] | None = None,
-    flags: Mapping[str, bool] | None = None,
+    timed_out: bool = False,
+    cancelled: bool = False,
 ) -> Finished:
     """Put an outcome together; a stream is (bytes, length before the gap, bytes missing there)."""
     header = {
         "exit_code": exit_code,
-        "timed_out": False,
-        "cancelled": False,
-        **(flags or {}),
+        "timed_out": timed_out,
+        "cancelled": cancelled,
         "stdout": [len(stdout[0]), stdout[1], stdout[2]],
         "stderr": [len(stderr[0]), stderr[1], stderr[2]],
         "ran": ran,
         "error": error,
-        "detail": dict(detail or {}),
+        "detail": detail or {},
     }
     return Finished(header, stdout[0] + stderr[0])
 
 
-@dataclass(eq=False, slots=True)
 class Call:
-    """One running call."""
+    """One running call. What most calls never set stands in the class, so that making one touches little memory."""
 
-    id: str
-    kind: str
-    out: Capture
-    err: Capture
-    waiters: list[Waiter] = field(default_factory=list)
-    pid: int = 0
+    pid = 0
     """The leader; 0 before the start."""
-    pipes: dict[int, Capture] = field(default_factory=dict)
-    """The streams that are still open."""
-    began: float = field(default_factory=time.monotonic)
-    ticks: int = field(default_factory=procfs.now_ticks)
     status: int | None = None
     """The leader's exit code, once it has ended."""
-    timed_out: bool = False
-    cancelled: bool = False
-    out_of_memory: bool = False
+    timed_out = False
+    cancelled = False
+    out_of_memory = False
     """The monitor has killed one of its processes."""
-    oom_mark: bytes = b""
+    oom_mark = b""
     """What the cgroup's counters said at the start."""
     deadline: Timer | None = None
     drain: Timer | None = None
     kill: TreeKill | None = None
 
+    def __init__(self, call_id: str, kind: str, keep: int, waiter: Waiter) -> None:
+        self.id = call_id
+        self.kind = kind
+        self.out = Capture(keep)
+        self.err = Capture(keep)
+        self.waiters = [waiter]
+        self.pipes: dict[int, Capture] = {}
+        """The streams that are still open."""
+        self.began = procfs.now()
+
     @property
     def target(self) -> Target:
         """What identifies its processes."""
-        return Target(self.id, self.pid, self.ticks)
-
-    @property
-    def flags(self) -> Mapping[str, bool]:
-        """Why it was ended, if it was."""
-        return {"timed_out": self.timed_out, "cancelled": self.cancelled}
+        return Target(self.id, self.pid, int(self.began * procfs.TICKS))
 
     @property
     def ran(self) -> float:
         """Seconds since it began."""
-        return time.monotonic() - self.began
+        return procfs.now() - self.began
 
 
 class Outcomes:
@@ -108,26 +101,28 @@ class Outcomes:
 
     def add(self, call_id: str, finished: Finished) -> None:
         """Keep an outcome."""
-        self._kept[call_id] = (time.monotonic(), finished)
+        now = time.monotonic()
+        self._kept[call_id] = (now, finished)
         self._bytes += len(finished.body)
-        self._prune()
+        self._prune(now)
 
     def find(self, call_id: str) -> Finished | None:
         """The outcome of a call that has ended, None of one that was never seen."""
         if (entry := self._kept.get(call_id)) is not None:
-            if entry[0] >= time.monotonic() - KEEP_SECONDS:
+            now = time.monotonic()
+            if entry[0] >= now - KEEP_SECONDS:
                 return entry[1]
-            self._prune()
+            self._prune(now)
         if call_id in self._dropped:
             gone = f"The call {call_id} has ended, and its outcome is no longer kept"
             return outcome(NOT_STARTED, error=gone, detail={"forgotten": True})
         return None
 
-    def _prune(self) -> None:
-        oldest = time.monotonic() - KEEP_SECONDS
+    def _prune(self, now: float) -> None:
         while self._kept:
-            call_id, (when, finished) = next(iter(self._kept.items()))
-            if len(self._kept) <= KEEP_OUTCOMES and self._bytes <= KEEP_BYTES and when >= oldest:
+            call_id = next(iter(self._kept))
+            when, finished = self._kept[call_id]
+            if len(self._kept) <= KEEP_OUTCOMES and self._bytes <= KEEP_BYTES and when >= now - KEEP_SECONDS:
                 break
             del self._kept[call_id]
             self._bytes -= len(finished.body)

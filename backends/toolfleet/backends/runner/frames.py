@@ -6,7 +6,7 @@ Nothing is escaped, so output that looks like a frame is only output. No I/O hap
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 #: Longest header that either side accepts, in bytes.
@@ -18,7 +18,7 @@ PROTOCOL = 1
 
 _PREFIX = struct.Struct("!II")
 _dump = json.JSONEncoder(separators=(",", ":")).encode
-_load = json.JSONDecoder().decode
+_scan = json.JSONDecoder().raw_decode
 
 Header = dict[str, Any]
 
@@ -41,11 +41,12 @@ def encode(header: Header, body: bytes | memoryview = b"") -> bytes:
     return b"".join((_PREFIX.pack(len(head), len(body)), head, body))
 
 
-def encode_parts(header: Header, body: bytes) -> Iterator[bytes]:
-    """Yield frames that carry ``body`` in order; all but the last one are marked ``part``."""
-    if len(body) <= MAX_BODY:
-        yield encode(header, body)
-        return
+def encode_parts(header: Header, body: bytes) -> Iterable[bytes]:
+    """Frames that carry ``body`` in order; all but the last one are marked ``part``."""
+    return (encode(header, body),) if len(body) <= MAX_BODY else _parts(header, body)
+
+
+def _parts(header: Header, body: bytes) -> Iterator[bytes]:
     view = memoryview(body)
     while len(view) > MAX_BODY:
         yield encode({"rid": header["rid"], "part": True}, view[:MAX_BODY])
@@ -65,30 +66,30 @@ class Decoder:
         Raises:
             FrameError: the stream is not made of frames.
         """
-        self._buffer += data
+        buffer = self._buffer
+        buffer += data
         start = 0
         try:
-            while (ends := self._ends(start)) is not None:
-                yield self._frame(start, *ends)
-                start = ends[1]
+            while len(buffer) - start >= _PREFIX.size:
+                head, body = _PREFIX.unpack_from(buffer, start)
+                if head > MAX_HEADER or body > MAX_BODY:
+                    raise FrameError(f"a frame announces {head} + {body} bytes")
+                middle = start + _PREFIX.size + head
+                if len(buffer) < middle + body:
+                    return
+                header = _header(buffer[start + _PREFIX.size : middle])
+                start = middle + body
+                yield header, bytes(buffer[middle:start])
         finally:
-            del self._buffer[:start]
+            del buffer[:start]
 
-    def _ends(self, start: int) -> tuple[int, int] | None:
-        """Where the header and the body of the frame at ``start`` end, or None while it is incomplete."""
-        if len(self._buffer) - start < _PREFIX.size:
-            return None
-        head, body = _PREFIX.unpack_from(self._buffer, start)
-        if head > MAX_HEADER or body > MAX_BODY:
-            raise FrameError(f"a frame announces {head} + {body} bytes")
-        middle = start + _PREFIX.size + head
-        return (middle, middle + body) if len(self._buffer) >= middle + body else None
 
-    def _frame(self, start: int, middle: int, end: int) -> tuple[Header, bytes]:
-        try:
-            header = _load(self._buffer[start + _PREFIX.size : middle].decode("ascii"))
-        except (ValueError, RecursionError) as error:
-            raise FrameError("a header that is not JSON") from error
-        if not isinstance(header, dict):
-            raise FrameError("a header that is not a JSON object")
-        return header, bytes(self._buffer[middle:end])
+def _header(encoded: bytearray) -> Header:
+    try:
+        text = encoded.decode("ascii")
+        header, end = _scan(text)
+    except (ValueError, RecursionError) as error:
+        raise FrameError("a header that is not JSON") from error
+    if end != len(text) or not isinstance(header, dict):
+        raise FrameError("a header that is not a JSON object")
+    return header

@@ -25,7 +25,7 @@ class Target:
     call_id: str
     leader: int
     started: int
-    """In ticks, see `procfs.now_ticks`."""
+    """In ticks, as in `Process.start`."""
 
 
 def members(target: Target, leaders: frozenset[int], *, alone: bool) -> list[Process]:

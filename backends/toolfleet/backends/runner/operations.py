@@ -3,8 +3,7 @@
 import functools
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from toolfleet.backends.runner import applets, archive, procfs
 from toolfleet.backends.runner.config import Config
@@ -19,19 +18,22 @@ _BASE_ENV = {
     "TAR_OPTIONS": "--no-same-owner",
 }
 
+_MARK = procfs.MARK.encode()
+
 #: Bytes of a file that `read` returns when the request names no number.
 DEFAULT_READ = 1024 * 1024
 #: Bytes that one `read` returns at most, whatever the request asks for.
 MAX_READ = 64 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(NamedTuple):
     """One operation, ready to start."""
 
     call_id: str
     kind: str
     args: Mapping[str, Any]
+    timeout: float
+    """Seconds."""
     spool: int | None = None
     """Unlinked file with the content that came along."""
 
@@ -47,8 +49,9 @@ class Starter:
     def __init__(self, config: Config, spawner: Spawner) -> None:
         self._config = config
         self._spawner = spawner
-        # Checked and encoded once: every call begins with it.
+        # Checked and encoded once: every call begins with them.
         self._env = _environment({**_BASE_ENV, **config.env})
+        self._workdir = config.workdir.encode("utf-8", "surrogateescape")
 
     def start(self, work: Work) -> Child:
         """Start ``work``.
@@ -61,9 +64,13 @@ class Starter:
         return self._spawner.applet(self._applet(work))
 
     def _command(self, work: Work) -> Child:
-        env = self._env | _environment({**_mapping(work.args, "env"), procfs.MARK: work.call_id})
-        cwd = self._path(_text(work.args, "cwd", self._config.workdir))
-        return self._spawner.command(_text(work.args, "command").encode("utf-8", "surrogateescape"), cwd, env)
+        args = work.args
+        env = self._env.copy()
+        if args.get("env"):
+            env |= _environment(_mapping(args, "env"))
+        env[_MARK] = _encode(work.call_id, "a call's id")
+        cwd = self._workdir if args.get("cwd") is None else self._path(_text(args, "cwd"))
+        return self._spawner.command(_text(args, "command").encode("utf-8", "surrogateescape"), cwd, env)
 
     def _applet(self, work: Work) -> Applet:
         disk = self._config.disk
@@ -89,7 +96,7 @@ class Starter:
         encoded = _encode(path, "a path")
         if encoded.startswith(b"/"):
             return encoded
-        return os.path.join(self._config.workdir.encode("utf-8", "surrogateescape"), encoded)
+        return os.path.join(self._workdir, encoded)
 
 
 def _environment(env: Mapping[str, str]) -> dict[bytes, bytes]:
@@ -102,10 +109,8 @@ def _encode(text: str, what: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def _text(args: Mapping[str, Any], name: str, default: str | None = None) -> str:
+def _text(args: Mapping[str, Any], name: str) -> str:
     value = args.get(name)
-    if value is None:
-        value = default
     if not isinstance(value, str):
         raise CannotStart(f"The argument {name!r} must be a string")
     return value

@@ -24,9 +24,9 @@ class Process:
     start: int
 
 
-def now_ticks() -> int:
-    """This moment on the clock of `Process.start`."""
-    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * TICKS)
+def now() -> float:
+    """This moment in seconds on the clock of `Process.start`, which never goes back."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def processes() -> Iterator[Process]:

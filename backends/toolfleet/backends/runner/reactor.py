@@ -15,6 +15,8 @@ READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 
 _FEW_TIMERS = 256
+#: Descriptors that one look at the kernel may report.
+_BATCH = 64
 _PLAIN = frozenset((READ, WRITE, READ | WRITE))
 
 
@@ -64,7 +66,7 @@ class Reactor:
         heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._numbers), timer))
         if len(self._timers) > self._crowded:
             # Most deadlines are cancelled long before they are due; they must not pile up until then.
-            self._timers = [entry for entry in self._timers if entry[2].callback is not None]
+            self._timers[:] = [entry for entry in self._timers if entry[2].callback is not None]
             heapq.heapify(self._timers)
             self._crowded = 2 * len(self._timers) + _FEW_TIMERS
         return timer
@@ -94,24 +96,19 @@ class Reactor:
     def run(self) -> None:
         """Serve for ever."""
         while True:
-            for fd, events in self._epoll.poll(self._due_in()):
+            for fd, events in self._epoll.poll(self._fire(), _BATCH):
                 # A callback earlier in this batch may have dropped the descriptor.
                 if (callback := self._callbacks.get(fd)) is not None:
                     callback(events if events in _PLAIN else READ | WRITE)
-            if self._timers:
-                self._fire()
 
-    def _due_in(self) -> float | None:
-        while self._timers and self._timers[0][2].callback is None:
-            heapq.heappop(self._timers)
-        if not self._timers:
-            return None
-        left = self._timers[0][0] - time.monotonic()
-        return max(0.0, left)
-
-    def _fire(self) -> None:
-        now = time.monotonic()
-        while self._timers and self._timers[0][0] <= now:
-            timer = heapq.heappop(self._timers)[2]
+    def _fire(self) -> float | None:
+        """Call back what is due, and return the seconds until the next is; None when there is nothing to wait for."""
+        timers = self._timers
+        while timers:
+            due, _, timer = timers[0]
+            if timer.callback is not None and (left := due - time.monotonic()) > 0:
+                return left
+            heapq.heappop(timers)
             if timer.callback is not None:
                 timer.callback()
+        return None

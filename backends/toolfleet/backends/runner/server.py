@@ -43,8 +43,7 @@ _CHUNK = 64 * 1024
 class _Upload:
     """Content on its way in."""
 
-    call_id: str
-    header: Header
+    work: Work
     spool: int
     failure: OSError | None = None
 
@@ -103,12 +102,10 @@ class Connection:
     def _ready(self, events: int) -> None:
         if events & WRITE:
             self._flush()
-        if events & READ and self._sock is not None:
-            self._receive(self._sock)
-
-    def _receive(self, sock: socket.socket) -> None:
+        if not events & READ or self._sock is None:
+            return
         try:
-            data = sock.recv(_CHUNK)
+            data = self._sock.recv(_CHUNK)
             if not data:
                 self.close()
             for header, body in self._decoder.feed(data):
@@ -221,18 +218,18 @@ class Server:
         call_id, kind, rid = str(header["call"]), header["kind"], header["rid"]
         if kind not in ("exec", "read", "write", "unpack") or not isinstance(header["args"], dict):
             raise FrameError(f"an operation of an unknown kind: {kind!r}")
-        _seconds(header["timeout"])
         if rid in connection.uploads:
             raise FrameError("a request number that is in use")
+        work = Work(call_id, kind, header["args"], _seconds(header["timeout"]))
         if not has_body(kind):
-            self._start(connection, header, None)
+            self._start(connection, rid, work, None)
             return
         flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
         try:
             spool, failure = os.open(".", flags, 0o600, dir_fd=self._spool), None
         except OSError as error:
             spool, failure = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC), error
-        connection.uploads[rid] = _Upload(call_id, header, spool, failure)
+        connection.uploads[rid] = _Upload(work._replace(spool=spool), spool, failure)
         self._take(connection, rid, body, last=not header.get("more"))
 
     def _data(self, connection: Connection, header: Header, body: bytes) -> None:
@@ -250,21 +247,19 @@ class Server:
             return
         del connection.uploads[rid]
         try:
-            self._start(connection, upload.header, upload)
+            self._start(connection, rid, upload.work, upload.failure)
         finally:
             os.close(upload.spool)
 
-    def _start(self, connection: Connection, header: Header, upload: _Upload | None) -> None:
-        call_id = str(header["call"])
-        waiter = partial(self._reply, connection, header["rid"])
-        if self._supervisor.attach(call_id, waiter):
+    def _start(self, connection: Connection, rid: int, work: Work, failure: OSError | None) -> None:
+        waiter = partial(self._reply, connection, rid)
+        if self._supervisor.attach(work.call_id, waiter):
             return
-        if upload is not None and upload.failure is not None:
-            path = str(header["args"].get("path", header["args"].get("dest", ""))).encode(errors="replace")
-            self._supervisor.refuse(call_id, waiter, applets.sentence(upload.failure, path, self._disk))
+        if failure is not None:
+            path = str(work.args.get("path", work.args.get("dest", ""))).encode(errors="replace")
+            self._supervisor.refuse(work.call_id, waiter, applets.sentence(failure, path, self._disk))
             return
-        work = Work(call_id, header["kind"], header["args"], upload.spool if upload else None)
-        self._supervisor.run(work, _seconds(header["timeout"]), waiter)
+        self._supervisor.run(work, waiter)
 
     def _reply(self, connection: Connection, rid: int, finished: Finished) -> None:
         connection.send({"rid": rid, "outcome": finished.outcome}, finished.body)

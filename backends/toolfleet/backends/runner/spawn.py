@@ -5,8 +5,7 @@ import os
 import resource
 import signal
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from toolfleet.backends.runner.config import Config
 
@@ -15,8 +14,9 @@ HEADROOM = 16
 #: The longest single argument that the kernel passes to a program, its final NUL not counted.
 MAX_ARGUMENT = 131_071
 
-#: What the runner ignores and commands must not: on PID 1 nothing else is, see `Reactor.on_child`.
-_SIGNALS = sorted((signal.SIGPIPE, signal.SIGXFSZ) if os.getpid() == 1 else signal.valid_signals())
+#: Commands start with every signal as it usually is. Of one that is not named here the C library asks first how it
+#: stands, and sets it nevertheless: twice the system calls.
+_SIGNALS = sorted(signal.valid_signals())
 _SHELLS = (("/usr/bin/bash", b"bash"), ("/bin/bash", b"bash"), ("/bin/sh", b"sh"), ("/usr/bin/sh", b"sh"))
 
 Applet = Callable[[int], Mapping[str, Any]]
@@ -27,8 +27,7 @@ class CannotStart(Exception):
     """A command could not be started; the message says why, in a sentence."""
 
 
-@dataclass(frozen=True, slots=True)
-class Child:
+class Child(NamedTuple):
     """A started process and the reading ends of its streams, which do not block."""
 
     pid: int
@@ -190,16 +189,19 @@ def _reason(error: Exception) -> str:
 
 def _pipes() -> tuple[int, int, int, int]:
     """Two pipes, as (read, write, read, write); reading does not block."""
-    fds: list[int] = []
     try:
-        for _ in range(2):
-            fds += os.pipe2(os.O_CLOEXEC)
-            os.set_blocking(fds[-2], False)
+        out, theirs_out = os.pipe2(os.O_CLOEXEC)
+        try:
+            err, theirs_err = os.pipe2(os.O_CLOEXEC)
+        except OSError:
+            os.close(out)
+            os.close(theirs_out)
+            raise
     except OSError as error:
-        for fd in fds:
-            os.close(fd)
         raise CannotStart(f"Cannot start a command: {_reason(error)}") from error
-    return fds[0], fds[1], fds[2], fds[3]
+    os.set_blocking(out, False)
+    os.set_blocking(err, False)
+    return out, theirs_out, err, theirs_err
 
 
 def _run_applet(applet: Applet, out: int, err: int) -> None:

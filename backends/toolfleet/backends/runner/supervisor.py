@@ -8,7 +8,6 @@ from functools import partial
 
 from toolfleet.backends.runner import calls, killer, procfs
 from toolfleet.backends.runner.calls import Call, Finished, Outcomes, Waiter, outcome
-from toolfleet.backends.runner.capture import Capture
 from toolfleet.backends.runner.config import Config
 from toolfleet.backends.runner.memory import Monitor, OomCounter
 from toolfleet.backends.runner.operations import Starter, Work
@@ -59,10 +58,9 @@ class Supervisor:
             return True
         return False
 
-    def run(self, work: Work, timeout: float, waiter: Waiter) -> None:
+    def run(self, work: Work, waiter: Waiter) -> None:
         """Start a call that was never seen before."""
-        keep = self._config.keep if work.kind == "exec" else _UNCUT
-        call = Call(work.call_id, work.kind, Capture(keep), Capture(keep), [waiter])
+        call = Call(work.call_id, work.kind, self._config.keep if work.kind == "exec" else _UNCUT, waiter)
         if self._oom is not None:
             call.oom_mark = self._oom.mark()
         try:
@@ -70,15 +68,15 @@ class Supervisor:
         except CannotStart as error:
             self._answer(call, outcome(calls.NOT_STARTED, error=str(error)))
             return
-        self._running[call.id] = call
+        self._running[work.call_id] = call
         self._watch(call, child)
-        call.deadline = self._reactor.after(timeout, lambda: self._expire(call))
+        call.deadline = self._reactor.after(work.timeout, partial(self._expire, call))
         if self._monitor is not None:
             self._monitor.start()
 
     def refuse(self, call_id: str, waiter: Waiter, error: str) -> None:
         """End a call that cannot be started."""
-        self._answer(Call(call_id, "", Capture(0), Capture(0), [waiter]), outcome(calls.NOT_STARTED, error=error))
+        self._answer(Call(call_id, "", 0, waiter), outcome(calls.NOT_STARTED, error=error))
 
     def cancel(self, call_id: str) -> bool:
         """Kill a running call; False when it does not run, or its command has ended and only its streams are open."""
@@ -98,11 +96,12 @@ class Supervisor:
     # -- streams --------------------------------------------------------------------------------------------------
 
     def _watch(self, call: Call, child: Child) -> None:
-        call.pid = child.pid
-        self._leaders[child.pid] = call
-        call.pipes = {child.stdout: call.out, child.stderr: call.err}
-        for fd in call.pipes:
-            self._reactor.watch(fd, READ, partial(self._readable, call, fd))
+        pid, stdout, stderr = child
+        call.pid = pid
+        self._leaders[pid] = call
+        call.pipes = {stdout: call.out, stderr: call.err}
+        self._reactor.watch(stdout, READ, partial(self._readable, call, stdout))
+        self._reactor.watch(stderr, READ, partial(self._readable, call, stderr))
 
     def _readable(self, call: Call, fd: int, _: int) -> None:
         self._pull(call, fd)
@@ -194,13 +193,15 @@ class Supervisor:
     def _finish(self, call: Call) -> None:
         if self._running.pop(call.id, None) is None:
             return
-        for timer in (call.deadline, call.drain):
-            if timer is not None:
-                timer.cancel()
-        self._empty(call)
-        for fd in call.pipes:
-            self._void(fd)
-        call.pipes.clear()
+        if call.deadline is not None:
+            call.deadline.cancel()
+        if call.drain is not None:
+            call.drain.cancel()
+        if call.pipes:
+            self._empty(call)
+            for fd in call.pipes:
+                self._void(fd)
+            call.pipes.clear()
         self._answer(call, self._conclude(call))
 
     def _conclude(self, call: Call) -> Finished:
@@ -211,15 +212,24 @@ class Supervisor:
             code = calls.CANCELLED
         stdout, stderr = call.out.result(), call.err.result()
         if call.kind == "exec":
-            error = self._memory_error(call, code)
-            return outcome(code, stdout=stdout, stderr=stderr, ran=call.ran, error=error, flags=call.flags)
-        detail, error = _report(stderr[0], call)
-        code = code if error is None or code else 1
-        return outcome(code, stdout=stdout, ran=call.ran, error=error, detail=detail, flags=call.flags)
+            error = self._memory_error(call) if code == calls.KILLED else None
+            detail = None
+        else:
+            detail, error = _report(stderr[0], call)
+            stderr = (b"", 0, 0)
+            code = code if error is None or code else 1
+        return outcome(
+            code,
+            stdout=stdout,
+            stderr=stderr,
+            ran=call.ran,
+            error=error,
+            detail=detail,
+            timed_out=call.timed_out,
+            cancelled=call.cancelled,
+        )
 
-    def _memory_error(self, call: Call, code: int) -> str | None:
-        if code != calls.KILLED:
-            return None
+    def _memory_error(self, call: Call) -> str | None:
         if not call.out_of_memory and (self._oom is None or not self._oom.killed_since(call.oom_mark)):
             return None
         return f"Killed for memory: the sandbox may use {self._config.memory // 2**20} MiB"
