@@ -31,7 +31,9 @@ class SandboxRef:
     address: str
     """Where the runner listens: a unix socket path for local engines."""
     host: str
-    """The machine that can reach ``address``."""
+    """The machine that can reach ``address``; empty where every machine can."""
+    secret: str = field(default="", repr=False, compare=False)
+    """What whoever attaches must know (hexadecimal), where commands could reach the address too; never to be logged."""
 
 
 @dataclass(frozen=True, slots=True)
