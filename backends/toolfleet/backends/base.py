@@ -14,6 +14,10 @@ Operation = Literal["exec", "read", "write", "unpack"]
 Known = Literal["running", "finished", "unknown"]
 
 
+#: Until the first ping: seconds that a runner lives without hearing from a worker.
+FIRST_TTL = 60.0
+
+
 @dataclass(frozen=True, slots=True)
 class Owner:
     """Who a sandbox belongs to; written on the sandbox so that others can tell."""
@@ -41,11 +45,14 @@ class Capabilities:
     """What a backend can do and how it holds its limits; shown by ``toolfleet doctor``."""
 
     networks: frozenset[str]
-    memory: str
-    """Mechanism behind the memory limit, e.g. ``cgroup`` or ``monitor``."""
+    limits: Mapping[str, str]
+    """Mechanism behind each limit that can be held: ``memory``, ``disk``, ``pids``, ``cpu``."""
     attach: Literal["anywhere", "host", "never"]
     """From where another worker can take over a sandbox."""
-    fork: bool = False
+    snapshot: bool = False
+    """Sandboxes can be saved, and others started from what was saved."""
+    pty: bool = False
+    """Commands can have a terminal."""
     notes: tuple[str, ...] = ()
     """Limits that a user should know, in sentences."""
 
@@ -144,6 +151,17 @@ class Sandbox(Protocol):
         """
         ...
 
+    async def snapshot(self) -> str:
+        """Save the files of the sandbox as they are, and return the id by which `Backend.create` starts from them.
+
+        Processes, memory and files in memory are not part of it. The sandbox goes on; commands may be frozen meanwhile.
+
+        Raises:
+            SpecRefused: sandboxes of this profile or backend cannot be saved.
+            SandboxLost: the sandbox is gone.
+        """
+        ...
+
     async def detach(self) -> None:
         """Close this process's channel and leave the sandbox running."""
         ...
@@ -167,8 +185,10 @@ class Backend(Protocol):
         """
         ...
 
-    async def create(self, profile: Profile, owner: Owner) -> Sandbox:
+    async def create(self, profile: Profile, owner: Owner, origin: str | None = None) -> Sandbox:
         """Start a sandbox and return once its runner answers; nothing is left behind on failure.
+
+        ``origin`` is a snapshot to start from (see `Sandbox.snapshot`); None starts from what the profile says.
 
         Raises:
             BackendUnavailable, SpecRefused: trying again will not help.
@@ -193,6 +213,10 @@ class Backend(Protocol):
 
     async def destroy(self, ref: SandboxRef) -> None:
         """Remove a sandbox by reference. Idempotent."""
+        ...
+
+    async def drop(self, snapshot: str) -> None:
+        """Remove a snapshot; sandboxes that were started from it go on. Idempotent."""
         ...
 
     async def shutdown(self) -> None:

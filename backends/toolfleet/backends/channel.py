@@ -169,6 +169,7 @@ class Channel:
                 await self._greet(link)
             except BaseException:
                 link.abort("the greeting failed")
+                await link.released()
                 raise
             self._link = link
             return link

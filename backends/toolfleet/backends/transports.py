@@ -11,7 +11,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
-from toolfleet.backends.channel import Connector, Line
+from toolfleet.backends.channel import RELEASE, Connector, Line
 from toolfleet.backends.runner.seal import Seal, SealBroken
 
 #: Bytes that wait to be written before the channel is told to pause, and how few they must be for it to go on.
@@ -75,6 +75,9 @@ def sealed(connect: Connector, secret: bytes) -> Connector:
             await inner.agreed
         except BaseException:
             line.abort()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RELEASE):
+                    await inner.lost.wait()
             raise
         return _Sealing(line, seal)
 
@@ -102,6 +105,7 @@ class _Unsealing(asyncio.Protocol):
 
     def __init__(self, inner: asyncio.Protocol, seal: Seal) -> None:
         self.agreed = asyncio.get_running_loop().create_future()
+        self.lost = asyncio.Event()
         self._inner = inner
         self._seal = seal
         self._broken: SealBroken | None = None
@@ -124,6 +128,7 @@ class _Unsealing(asyncio.Protocol):
         exc = self._broken or exc
         if not self.agreed.done():
             self.agreed.set_exception(ConnectionResetError(str(exc) if exc else "it hung up"))
+        self.lost.set()
         self._inner.connection_lost(exc)
 
     def pause_writing(self) -> None:

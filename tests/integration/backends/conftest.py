@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from toolfleet.backends.base import Outcome, Owner, Request
-from toolfleet.backends.bubblewrap import FIRST_UID, BubblewrapBackend, BubblewrapSandbox
+from toolfleet.backends.bubblewrap import FIRST_UID, BubblewrapBackend
+from toolfleet.backends.sandbox import RunnerSandbox
 from toolfleet.config.errors import BackendUnavailable
 from toolfleet.config.profile import Profile
 
@@ -28,7 +29,7 @@ _call_ids = (f"call-{number}" for number in itertools.count())
 class Box:
     """A sandbox with short verbs; tests get it from fixtures and import nothing from here but its type."""
 
-    def __init__(self, sandbox: BubblewrapSandbox) -> None:
+    def __init__(self, sandbox: RunnerSandbox) -> None:
         self.sandbox = sandbox
         _users.add(FIRST_UID + int(sandbox.ref.id[:6], 16))
 

@@ -214,6 +214,35 @@ async def test_a_runtime_directory_with_a_long_path_works(runtime_dir: Path, box
     await sandbox.sandbox.close()
 
 
+@pytest.mark.parametrize(
+    ("profile", "words"),
+    [
+        ({"image": "debian"}, "takes no image"),
+        ({"network": "bridge"}, "no network 'bridge': take host or none"),
+        ({"network": "internal"}, "no network 'internal'"),
+        ({"cpu": 1.5}, "cannot limit the use of cores"),
+        ({"docker": {"user": "root"}}, "options of docker"),
+    ],
+    ids=str,
+)
+async def test_what_cannot_be_enforced_is_refused(
+    backend: BubblewrapBackend, profile: dict[str, object], words: str
+) -> None:
+    """With the reason, before anything is started."""
+    with pytest.raises(SpecRefused, match=words):
+        await backend.create(Profile.model_validate(profile), ME)
+    assert await backend.list() == []
+
+
+async def test_what_it_cannot_save_it_says(backend: BubblewrapBackend, box: "Box") -> None:
+    """Saving and starting from something saved are refused, not ignored."""
+    with pytest.raises(SpecRefused, match="cannot save a sandbox"):
+        await box.sandbox.snapshot()
+    with pytest.raises(SpecRefused, match="cannot save a sandbox"):
+        await backend.create(Profile(), ME, origin="x")
+    await backend.drop("x")
+
+
 @pytest.mark.parametrize("what", ["missing", "file", "empty"])
 async def test_a_rootfs_that_cannot_work_is_refused(backend: BubblewrapBackend, tmp_path: Path, what: str) -> None:
     """Before anything is started."""
@@ -237,9 +266,9 @@ async def test_the_probe_tells_what_holds_the_limits(backend: BubblewrapBackend)
     """And what a user should know."""
     capabilities = await backend.probe()
     assert capabilities.networks == {"none", "host"}
-    assert capabilities.memory in ("cgroup", "monitor")
-    assert (capabilities.attach, capabilities.fork) == ("host", False)
+    assert capabilities.limits["memory"] in ("cgroup", "monitor")
+    assert (capabilities.attach, capabilities.snapshot, capabilities.pty) == ("host", False, False)
     assert capabilities.notes
     monitored = await BubblewrapBackend(backend._runtime_dir, use_cgroups=False).probe()
-    assert monitored.memory == "monitor"
+    assert monitored.limits["memory"] == "monitor"
     assert any("ten times a second" in note for note in monitored.notes)

@@ -18,7 +18,7 @@ import sys
 from functools import partial
 
 from toolfleet.backends.runner import config as boot
-from toolfleet.backends.runner import kernel, preload, spool
+from toolfleet.backends.runner import kernel, memory, preload, spool
 from toolfleet.backends.runner.address import unix_address
 from toolfleet.backends.runner.config import Config
 from toolfleet.backends.runner.main import Outside, serve
@@ -29,6 +29,7 @@ READY = b"ready\n"
 def main() -> None:
     """Boot and serve until the end."""
     mode, address = sys.argv[1:]
+    _forget_locale()
     preload.preload()
     say = _detach() if mode == "daemon" else 1
     config, outside = _fetch(address) if mode == "fetch" else _listen(address)
@@ -41,7 +42,7 @@ def _fetch(address: str) -> tuple[Config, Outside]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as channel:
         channel.connect(address)
         config, fds = boot.receive(channel)
-    return config, Outside(socket.socket(fileno=fds["listener"]), spool.find(), fds.get("oom"))
+    return config, Outside(socket.socket(fileno=fds["listener"]), spool.find(), memory.find_counter())
 
 
 def _listen(address: str) -> tuple[Config, Outside]:
@@ -51,7 +52,14 @@ def _listen(address: str) -> tuple[Config, Outside]:
     if not address.startswith("@"):
         os.chmod(address, 0o600)
     listener.listen(128)
-    return config, Outside(listener, spool.find(), secret=secret)
+    return config, Outside(listener, spool.find(), memory.find_counter(), secret)
+
+
+def _forget_locale() -> None:
+    """Take back what the interpreter adds to an environment without a locale: commands are to see the image's own."""
+    with open("/proc/self/environ", "rb") as file:
+        if not any(entry.startswith(b"LC_CTYPE=") for entry in file.read().split(b"\0")):
+            os.environ.pop("LC_CTYPE", None)
 
 
 def _detach() -> int:
