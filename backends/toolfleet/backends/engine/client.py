@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 #: Seconds that one answer of the engine may take.
 PATIENCE = 60.0
+#: The oldest version of the API that has all we ask for; the engine's own is taken when it is known.
+_OLDEST = "1.40"
 #: Calls under way at once; the engine works on containers one core each, and more only queue up there.
 _THREADS = 16
 
@@ -174,16 +176,28 @@ def _connect(endpoint: Endpoint) -> "APIClient":
         with socket.socket(socket.AF_UNIX) as knock:
             knock.settimeout(PATIENCE)
             knock.connect(endpoint.path)
+    asked = _client(sdk, endpoint, _OLDEST)
+    try:
+        version = asked.version(api_version=False)["ApiVersion"]
+    finally:
+        asked.close()
+    return _client(sdk, endpoint, version)
+
+
+def _client(sdk: Any, endpoint: Endpoint, version: str) -> "APIClient":
     # Over SSH, the ssh of this machine: it knows the user's keys, agents and known hosts.
     ssh = {"use_ssh_client": True} if endpoint.url.startswith("ssh://") else {}
-    return sdk.APIClient(  # type: ignore[no-any-return]
+    client: APIClient = sdk.APIClient(
         base_url=endpoint.url,
         tls=endpoint.tls or False,
-        version="auto",
+        version=version,
         timeout=PATIENCE,
         max_pool_size=_THREADS,
         **ssh,
     )
+    # Variables for the web (REQUESTS_CA_BUNDLE, HTTPS_PROXY) would replace the engine's own authority.
+    client.trust_env = False
+    return client
 
 
 def _translated(work: Callable[[], T]) -> T:
