@@ -21,6 +21,8 @@ from toolfleet.config.settings import Settings
 from toolfleet.config.state import FleetState
 from toolfleet.producer.embedded import find_redis_server
 
+pytest.register_assert_rewrite("toolfleet.backends.conformance")
+
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ A backend is imported by `registry` on first use. Everything here is asyncio; no
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from toolfleet.config.profile import Profile
 
@@ -176,6 +176,8 @@ class Backend(Protocol):
     """Makes, finds and removes sandboxes of one kind."""
 
     name: str
+    deviations: ClassVar[Mapping[str, str]]
+    """Names of the checks in `toolfleet.backends.conformance` that sandboxes do not pass, with the reason."""
 
     async def probe(self) -> Capabilities:
         """Find out by trying whether this machine can run the backend.

@@ -7,8 +7,10 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 from toolfleet.backends import runtime
 from toolfleet.backends.base import Capabilities, Owner, SandboxRef
@@ -45,6 +47,7 @@ class BubblewrapBackend:
     """
 
     name = "bubblewrap"
+    deviations: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, runtime_dir: Path, *, use_cgroups: bool = True, images: Path = DEFAULT_IMAGES) -> None:
         self._runtime_dir = runtime_dir

@@ -6,7 +6,9 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_delay, wait_exponential
 
@@ -43,6 +45,11 @@ class DockerBackend:
     """
 
     name = "docker"
+    deviations: ClassVar[Mapping[str, str]] = {
+        "file-operations-have-a-reserve-of-processes": (
+            "users are shared by all containers, so only the cgroup can count processes, and it keeps no reserve"
+        )
+    }
 
     def __init__(self, runtime_dir: Path) -> None:
         self._runtime_dir = runtime_dir
@@ -207,7 +214,7 @@ class DockerBackend:
                 labels.STORAGE: profile.storage,
                 labels.CREATOR: labels.creator(self._host),
             },
-            "host_config": spec.host_config(profile, way.binds),
+            "host_config": spec.host_config(profile, way.binds, helpers=way.helpers),
         }
         try:
             await start(self._engine, labels.container(ref.id), arguments, way, spec.config(profile, user))

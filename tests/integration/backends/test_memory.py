@@ -11,7 +11,7 @@ from toolfleet.backends.bubblewrap import BubblewrapBackend
 from toolfleet.config.profile import Profile
 
 if TYPE_CHECKING:
-    from integration.backends.conftest import Box
+    from toolfleet.backends.conformance.box import Box
 
 PIECE = "x=$(head -c 9000000 /dev/zero | tr '\\0' x); sleep 30"
 CROWD = f'for i in 1 2 3 4 5 6 7 8 9 10; do bash -c "{PIECE}" & done; wait -n; exit $?'

@@ -11,7 +11,7 @@ import pytest
 from rootfs import static_busybox
 
 if TYPE_CHECKING:
-    from integration.backends.conftest import Box
+    from toolfleet.backends.conformance.box import Box
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Real containers on a real engine, and a check that nothing of them is left behind."""
 
 import asyncio
-import itertools
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,32 +11,14 @@ import docker
 import pytest
 from docker_engine import DEBIAN
 
-from toolfleet.backends.base import Outcome, Owner, Request
+from toolfleet.backends.base import Owner
+from toolfleet.backends.conformance.box import Box
 from toolfleet.backends.docker import DockerBackend
-from toolfleet.backends.sandbox import RunnerSandbox
 from toolfleet.config.profile import Profile
 
 OWNER = Owner("test-fleet", "worker-1")
-_call_ids = (f"call-{number}" for number in itertools.count())
 
-Make = Callable[..., Awaitable["Box"]]
-
-
-class Box:
-    """A sandbox with short verbs."""
-
-    def __init__(self, sandbox: RunnerSandbox) -> None:
-        self.sandbox = sandbox
-
-    async def sh(self, command: str, timeout: float = 20.0, call_id: str | None = None) -> Outcome:
-        """Run a shell command."""
-        return await self.sandbox.run(Request(call_id or next(_call_ids), "exec", {"command": command}, timeout))
-
-    async def text(self, command: str) -> str:
-        """What a command prints; it must succeed."""
-        outcome = await self.sh(command)
-        assert outcome.exit_code == 0, (outcome.stdout, outcome.stderr, outcome.error)
-        return outcome.stdout.decode().strip()
+Make = Callable[..., Awaitable[Box]]
 
 
 def profile(**fields: Any) -> Profile:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from integration.docker.conftest import OWNER, Box, profile
+from integration.docker.conftest import OWNER, profile
 
 from toolfleet.backends.base import Owner, Request, SandboxRef
-from toolfleet.backends.channel import Fenced
+from toolfleet.backends.conformance.box import Box
 from toolfleet.backends.docker import DockerBackend
 from toolfleet.config.errors import SandboxLost, SpecRefused
 
@@ -65,19 +65,6 @@ asyncio.run(main())
     outcome = await heir.sandbox.run(Request("c", "exec", {"command": "must not run"}, 30))
     assert (outcome.stdout, outcome.exit_code) == (b"done\n", 0)
     await heir.sandbox.close()
-
-
-@TRANSPORTS
-async def test_a_higher_epoch_shuts_out_the_former_holder(make: "Make", backend: DockerBackend, transport: str) -> None:
-    """Over connections of their own."""
-    box = await make(docker={"transport": transport})
-    await box.sandbox.claim(3)
-    successor = Box(await backend.attach(box.sandbox.ref))
-    await successor.sandbox.claim(4)
-    with pytest.raises(Fenced):
-        await box.sh("touch /tmp/stale")
-    assert (await successor.sh("test -e /tmp/stale")).exit_code == 1
-    await successor.sandbox.detach()
 
 
 async def test_without_the_secret_nobody_gets_in(make: "Make", backend: DockerBackend, tmp_path: Path) -> None:
@@ -155,15 +142,6 @@ async def test_a_cancelled_creation_leaves_nothing(backend: DockerBackend, clien
             await (await creation).close()
         assert client.containers(all=True, filters={"label": f"toolfleet.fleet={OWNER.fleet}"}) == []
         assert list(backend._root.iterdir()) == []
-
-
-async def test_many_start_side_by_side_and_end(make: "Make", backend: DockerBackend) -> None:
-    """Every one its own; ending one twice, or one that has ended otherwise, is no error."""
-    boxes = await asyncio.gather(*(make() for _ in range(8)))
-    assert {ref.id for ref in await backend.list(OWNER)} == {box.sandbox.ref.id for box in boxes}
-    await asyncio.gather(*(box.sandbox.close() for box in boxes + boxes))
-    assert await backend.list(OWNER) == []
-    await backend.destroy(boxes[0].sandbox.ref)
 
 
 async def test_a_saved_sandbox_is_where_others_begin(

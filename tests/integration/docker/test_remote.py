@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from integration.docker.conftest import OWNER, Box, profile, remains
+from integration.docker.conftest import OWNER, profile, remains
 from services import missing
 
 from toolfleet.backends.base import Request
+from toolfleet.backends.conformance.box import Box
 from toolfleet.backends.docker import DockerBackend
 from toolfleet.config.errors import BackendUnavailable
 

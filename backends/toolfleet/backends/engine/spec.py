@@ -145,8 +145,11 @@ def user(profile: Profile, image: Image) -> str:
     return NOBODY if image.user.partition(":")[0] in ("", "0", "root") else image.user
 
 
-def host_config(profile: Profile, binds: Sequence[str]) -> dict[str, Any]:
-    """The limits and the confinement, as keyword arguments of the SDK's ``create_host_config``."""
+def host_config(profile: Profile, binds: Sequence[str], *, helpers: int) -> dict[str, Any]:
+    """The limits and the confinement, as keyword arguments of the SDK's ``create_host_config``.
+
+    ``helpers`` are our own processes in the container, which do not count as those of commands.
+    """
     in_memory = profile.storage == "memory"
     memory = (profile.memory_mib + (profile.disk_mib if in_memory else 0)) * MIB
     arguments: dict[str, Any] = {
@@ -157,7 +160,7 @@ def host_config(profile: Profile, binds: Sequence[str]) -> dict[str, Any]:
         "network_mode": NETWORKS.get(profile.network, "none"),
         "mem_limit": memory,
         "memswap_limit": memory,
-        "pids_limit": profile.pids + 1,  # the runner is one
+        "pids_limit": profile.pids + helpers,
         "shm_size": min(profile.disk_mib * MIB, _SHM),
         "log_config": {"Type": "none", "Config": {}},
         "ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],

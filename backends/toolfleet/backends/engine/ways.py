@@ -37,6 +37,8 @@ class Way(Protocol):
     binds: list[str]
     interactive: bool
     """The container needs a standard input."""
+    helpers: int
+    """Processes of ours in the container: the runner, and a relay where there is one."""
 
     async def boot(self, wire: Wire, config: Config) -> None:
         """Hand the starting runner its configuration."""
@@ -55,6 +57,7 @@ class BySocket:
     """
 
     interactive = False
+    helpers = 1
 
     def __init__(self, directory: Directory, bundle: Bundle, binds: list[str]) -> None:
         self.address = str(directory.socket)
@@ -90,6 +93,7 @@ class ByRelay:
     """A socket in the sandbox, sealed, and an exec for each connection: works wherever the engine is."""
 
     interactive = True
+    helpers = 2
 
     def __init__(self, directory: Directory, bundle: Bundle, binds: list[str]) -> None:
         name = f"@toolfleet-{directory.id}"
