@@ -19,7 +19,7 @@ demo: $(VENV)/ready  ## replay real trajectories through a fleet on this machine
 
 test: $(VENV)/ready  ## run the whole test suite (TESTS="tests/unit -k pool" for a part)
 	@scripts/system-packages bwrap=bubblewrap redis-server=redis-server busybox=busybox-static debootstrap=debootstrap \
-		mkfs.ext4=e2fsprogs openssl=openssl
+		mkfs.ext4=e2fsprogs openssl=openssl dockerd=docker.io iptables=iptables
 	$(BIN)/python -m pytest $(TESTS)
 
 lint: $(VENV)/ready  ## style, types and layers
@@ -44,5 +44,5 @@ $(VENV)/ready: pyproject.toml
 		{ echo "toolfleet needs Python 3.11 to 3.13: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || scripts/system-packages no-such-command=python3-venv
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,embedded,flower]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,docker,embedded,flower]'
 	@touch $@

@@ -3,6 +3,7 @@
 A missing service skips a test on a laptop and fails it in CI.
 """
 
+import importlib
 import os
 import subprocess
 import tempfile
@@ -19,6 +20,8 @@ from toolfleet.config import connection
 from toolfleet.config.settings import Settings
 from toolfleet.config.state import FleetState
 from toolfleet.producer.embedded import find_redis_server
+
+pytest.register_assert_rewrite("toolfleet.backends.conformance")
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +50,17 @@ def redis_server() -> Iterator[str]:
         finally:
             process.terminate()
             process.wait()
+
+
+@pytest.fixture(scope="session")
+def docker_url() -> Iterator[str]:
+    """The URL of a Docker engine that has the tests' images."""
+    try:
+        docker_engine = importlib.import_module("docker_engine")
+    except ImportError:
+        missing("the Docker SDK: pip install 'toolfleet[docker]'")
+    with docker_engine.engine() as url:
+        yield url
 
 
 @pytest.fixture

@@ -5,13 +5,17 @@ A backend is imported by `registry` on first use. Everything here is asyncio; no
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from toolfleet.config.profile import Profile
 
 Operation = Literal["exec", "read", "write", "unpack"]
 
 Known = Literal["running", "finished", "unknown"]
+
+
+#: Until the first ping: seconds that a runner lives without hearing from a worker.
+FIRST_TTL = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,9 @@ class SandboxRef:
     address: str
     """Where the runner listens: a unix socket path for local engines."""
     place: str
-    """From where it can be reached: a worker whose backend names the same `Capabilities.place` can attach to it."""
+    """From where it can be reached: workers whose backend has it among `Capabilities.places` can attach to it."""
+    secret: str = field(default="", repr=False, compare=False)
+    """What whoever attaches must know (hexadecimal), where commands could reach the address too; never to be logged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +45,16 @@ class Capabilities:
     """What a backend can do and how it holds its limits; shown by ``toolfleet doctor``."""
 
     networks: frozenset[str]
-    memory: str
-    """Mechanism behind the memory limit, e.g. ``cgroup`` or ``monitor``."""
+    limits: Mapping[str, str]
+    """Mechanism behind each limit that can be held: ``memory``, ``disk``, ``pids``, ``cpu``."""
     attach: Literal["anywhere", "host", "never"]
     """From where another worker can take over a sandbox."""
-    place: str = ""
-    """Workers that name the same place can attach to each other's sandboxes; empty when nobody else can."""
-    fork: bool = False
+    places: frozenset[str] = frozenset()
+    """Workers that name the same place can attach to each other's sandboxes of that place."""
+    snapshot: bool = False
+    """Sandboxes can be saved, and others started from what was saved."""
+    pty: bool = False
+    """Commands can have a terminal."""
     notes: tuple[str, ...] = ()
     """Limits that a user should know, in sentences."""
 
@@ -146,6 +155,17 @@ class Sandbox(Protocol):
         """
         ...
 
+    async def snapshot(self) -> str:
+        """Save the files of the sandbox as they are, and return the id by which `Backend.create` starts from them.
+
+        Processes, memory and files in memory are not part of it. The sandbox goes on; commands may be frozen meanwhile.
+
+        Raises:
+            SpecRefused: sandboxes of this profile or backend cannot be saved.
+            SandboxLost: the sandbox is gone.
+        """
+        ...
+
     async def detach(self) -> None:
         """Close this process's channel and leave the sandbox running."""
         ...
@@ -160,6 +180,8 @@ class Backend(Protocol):
     """Makes, finds and removes sandboxes of one kind."""
 
     name: str
+    deviations: ClassVar[Mapping[str, str]]
+    """Names of the checks in `toolfleet.backends.conformance` that sandboxes do not pass, with the reason."""
 
     async def probe(self) -> Capabilities:
         """Find out by trying whether this machine can run the backend.
@@ -169,8 +191,10 @@ class Backend(Protocol):
         """
         ...
 
-    async def create(self, profile: Profile, owner: Owner) -> Sandbox:
+    async def create(self, profile: Profile, owner: Owner, origin: str | None = None) -> Sandbox:
         """Start a sandbox and return once its runner answers; nothing is left behind on failure.
+
+        ``origin`` is a snapshot to start from (see `Sandbox.snapshot`); None starts from what the profile says.
 
         Raises:
             BackendUnavailable, SpecRefused: trying again will not help.
@@ -195,6 +219,10 @@ class Backend(Protocol):
 
     async def destroy(self, ref: SandboxRef) -> None:
         """Remove a sandbox by reference. Idempotent."""
+        ...
+
+    async def drop(self, snapshot: str) -> None:
+        """Remove a snapshot; sandboxes that were started from it go on. Idempotent."""
         ...
 
     async def shutdown(self) -> None:

@@ -3,77 +3,39 @@
 import asyncio
 import contextlib
 import functools
-import hashlib
 import os
 import secrets
 import time
-from collections.abc import Awaitable
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar
 
 from toolfleet.backends import runtime
-from toolfleet.backends.base import Capabilities, Known, Outcome, Owner, Request, SandboxRef
+from toolfleet.backends.base import Capabilities, Owner, SandboxRef
+from toolfleet.backends.cancellation import to_the_end
 from toolfleet.backends.channel import Channel, unix
-from toolfleet.backends.local import diagnose, launch, layout, processes, records
+from toolfleet.backends.local import diagnose, launch, layout, place, processes, records
 from toolfleet.backends.local.cgroup import MemoryCgroups
 from toolfleet.backends.local.images import DEFAULT as DEFAULT_IMAGES
 from toolfleet.backends.local.images import Images
 from toolfleet.backends.local.processes import Identity
 from toolfleet.backends.local.records import Directory, Record
+from toolfleet.backends.sandbox import RunnerSandbox
 from toolfleet.config.errors import BackendUnavailable, SandboxLost, SandboxStartFailed, SpecRefused
 from toolfleet.config.profile import MIB, Profile
-
-T = TypeVar("T")
 
 #: Host users of sandboxes are this number plus 24 bits of the sandbox's id: far from any real user.
 FIRST_UID = 0x60000000
 #: Seconds until a killed sandbox must be gone, cgroup and all.
 _PATIENCE = 10.0
 
+_NO_SNAPSHOTS = "bubblewrap cannot save a sandbox: prepare a rootfs instead, or use the backend docker"
 _NOTES = (
     "Commands run as root of a user namespace in which no other user exists: chown to another user fails.",
     "With storage=memory files of a sandbox live in a tmpfs, and the disk limit is memory.",
     "With network=host, abstract unix sockets of the host can be reached.",
 )
-
-
-class BubblewrapSandbox:
-    """A live sandbox; see `toolfleet.backends.base.Sandbox`."""
-
-    def __init__(self, ref: SandboxRef, channel: Channel, backend: "BubblewrapBackend") -> None:
-        self.ref = ref
-        self._channel = channel
-        self._backend = backend
-
-    async def run(self, request: Request) -> Outcome:
-        """See `toolfleet.backends.base.Sandbox.run`."""
-        return await self._channel.run(request)
-
-    async def cancel(self, call_id: str) -> bool:
-        """See `toolfleet.backends.base.Sandbox.cancel`."""
-        return await self._channel.cancel(call_id)
-
-    async def query(self, call_id: str) -> Known:
-        """See `Channel.query`."""
-        return await self._channel.query(call_id)
-
-    async def claim(self, epoch: int) -> None:
-        """See `Channel.claim`."""
-        await self._channel.claim(epoch)
-
-    async def ping(self, ttl: float) -> int:
-        """See `toolfleet.backends.base.Sandbox.ping`."""
-        return await self._channel.ping(ttl)
-
-    async def detach(self) -> None:
-        """See `toolfleet.backends.base.Sandbox.detach`."""
-        await self._channel.detach()
-
-    async def close(self) -> None:
-        """See `toolfleet.backends.base.Sandbox.close`."""
-        await self._channel.detach()
-        await self._backend.destroy(self.ref)
 
 
 class BubblewrapBackend:
@@ -84,6 +46,7 @@ class BubblewrapBackend:
     """
 
     name = "bubblewrap"
+    deviations: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, runtime_dir: Path, *, use_cgroups: bool = True, images: Path = DEFAULT_IMAGES) -> None:
         self._runtime_dir = runtime_dir
@@ -100,22 +63,31 @@ class BubblewrapBackend:
         await asyncio.to_thread(_tried_out, bwrap, FIRST_UID if self._privileged else None)
         await asyncio.to_thread(_bundle, self._runtime_dir)
         groups = await asyncio.to_thread(self._cgroups)
-        memory = "cgroup" if groups else "monitor"
-        notes = [*_NOTES, await asyncio.to_thread(self._storage_note)]
+        refused = await asyncio.to_thread(self._images_refused)
+        limits = {
+            "memory": "cgroup" if groups else "monitor",
+            "disk": "tmpfs" if refused else "tmpfs or ext4 image",
+            "pids": "rlimit",
+        }
+        notes = [*_NOTES, _storage_note(refused)]
         if not groups:
             notes.append("No memory cgroup can be made here: memory is checked ten times a second.")
         return Capabilities(
-            networks=frozenset({"none", "host"}), memory=memory, attach="host", place=self._place, notes=tuple(notes)
+            networks=layout.NETWORKS, limits=limits, attach="host", places=frozenset({self._place}), notes=tuple(notes)
         )
 
-    async def create(self, profile: Profile, owner: Owner) -> BubblewrapSandbox:
+    async def create(self, profile: Profile, owner: Owner, origin: str | None = None) -> RunnerSandbox:
         """See `toolfleet.backends.base.Backend.create`."""
+        if origin is not None:
+            raise SpecRefused(_NO_SNAPSHOTS)
         layout.check(profile)
         bwrap = diagnose.find_bwrap()
         directory = Directory(self._root / secrets.token_hex(6))
         ref = SandboxRef(self.name, directory.id, str(directory.socket), self._place)
         try:
-            started = await _to_the_end(asyncio.to_thread(self._start, bwrap, profile, owner, directory))
+            started = await to_the_end(
+                asyncio.to_thread(self._start, bwrap, profile, owner, directory), launch.Started.close
+            )
             channel = Channel(unix(ref.address), f"sandbox {ref.id}")
             try:
                 await channel.open()
@@ -135,15 +107,15 @@ class BubblewrapBackend:
         except BaseException:
             await self._clean(ref)
             raise
-        return BubblewrapSandbox(ref, channel, self)
+        return RunnerSandbox(ref, channel, self)
 
-    async def attach(self, ref: SandboxRef) -> BubblewrapSandbox:
+    async def attach(self, ref: SandboxRef) -> RunnerSandbox:
         """See `toolfleet.backends.base.Backend.attach`."""
         # By its id: another process may see the same directory under another path.
         address = str(Directory(self._root / Path(ref.id).name).socket)
         channel = Channel(unix(address), f"sandbox {ref.id}")
         await channel.open()
-        return BubblewrapSandbox(replace(ref, address=address), channel, self)
+        return RunnerSandbox(replace(ref, address=address), channel, self)
 
     async def list(self, owner: Owner | None = None) -> "list[SandboxRef]":
         """See `toolfleet.backends.base.Backend.list`. What a sandbox that ended by itself has left is removed."""
@@ -177,17 +149,20 @@ class BubblewrapBackend:
         await asyncio.to_thread(directory.remove)
         processes.reap()
 
+    async def save(self, ref: SandboxRef) -> str:
+        """See `toolfleet.backends.base.Sandbox.snapshot`."""
+        raise SpecRefused(_NO_SNAPSHOTS)
+
+    async def drop(self, snapshot: str) -> None:
+        """See `toolfleet.backends.base.Backend.drop`. There are none."""
+
     async def shutdown(self) -> None:
         """See `toolfleet.backends.base.Backend.shutdown`."""
         processes.reap()
 
     @functools.cached_property
     def _place(self) -> str:
-        """Whoever sees the same directory and the same processes can reach, judge and end the sandboxes in it."""
-        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        root, pids = self._root.stat(), os.stat("/proc/self/ns/pid")
-        seen = (processes.boot_id(), pids.st_dev, pids.st_ino, root.st_dev, root.st_ino, os.geteuid())
-        return "bubblewrap-" + hashlib.sha256(repr(seen).encode()).hexdigest()[:16]
+        return place.of_directory(self.name, self._root, processes_too=True)
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
@@ -247,33 +222,25 @@ class BubblewrapBackend:
             disk=functools.partial(self._images.mount, profile.disk_mib, uid or 0) if on_disk else None,
         )
 
-    def _storage_note(self) -> str:
+    def _images_refused(self) -> SpecRefused | None:
         try:
             self._images.check()
         except SpecRefused as error:
-            return f"Profiles with storage=disk are refused: {error}"
-        return "With storage=disk files of a sandbox live in an ext4 image, and disk_mib does not count as memory."
+            return error
+        return None
 
     def _cgroups(self) -> MemoryCgroups | None:
         return _found_cgroups() if self._use_cgroups else None
 
     async def _clean(self, ref: SandboxRef) -> None:
         with contextlib.suppress(SandboxLost):
-            await _to_the_end(self.destroy(ref))
+            await to_the_end(self.destroy(ref))
 
 
-async def _to_the_end(work: Awaitable[T]) -> T:
-    """Wait for ``work`` even when cancelled meanwhile, so that what it makes can be cleaned up afterwards."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            with contextlib.suppress(BaseException):
-                await asyncio.wait({task})
-        if not task.cancelled() and task.exception() is None and isinstance(made := task.result(), launch.Started):
-            made.close()
-        raise
+def _storage_note(refused: SpecRefused | None) -> str:
+    if refused is not None:
+        return f"Profiles with storage=disk are refused: {refused}"
+    return "With storage=disk files of a sandbox live in an ext4 image, and disk_mib does not count as memory."
 
 
 @functools.cache

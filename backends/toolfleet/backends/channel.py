@@ -4,11 +4,12 @@ How bytes reach the runner is the business of a *connector*; `unix` is the one f
 """
 
 import asyncio
+import contextlib
 import itertools
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from toolfleet.backends.base import Known, Outcome, Request
 from toolfleet.backends.runner.frames import MAX_BODY, PROTOCOL, Decoder, FrameError, Header, encode
@@ -18,11 +19,29 @@ from toolfleet.config.errors import InvalidArguments, SandboxLost
 GUARD = 15.0
 #: Seconds in which a runner answers anything that is not a call.
 ANSWER = 10.0
+#: Seconds that a closed connection may take to be released: by then its relay is on its own.
+RELEASE = 5.0
 #: The longest path that fits into a unix socket's address.
 _SUN_PATH = 107
 
-Connector = Callable[[Callable[[], asyncio.Protocol]], Awaitable[asyncio.WriteTransport]]
-"""Connects a protocol made by the argument to the runner; raises OSError when nothing is there."""
+
+class Line(Protocol):
+    """The writing half of a connection, as a connector returns it; every transport of asyncio is one."""
+
+    def write(self, data: bytes, /) -> None:
+        """Send ``data`` some time soon; the protocol is told to pause when too much waits."""
+        ...
+
+    def abort(self) -> None:
+        """Close at once; the protocol's ``connection_lost`` follows."""
+        ...
+
+
+Connector = Callable[[Callable[[], asyncio.Protocol]], Awaitable[Line]]
+"""Connects a protocol made by the argument to the runner; raises OSError when nothing is there.
+
+`unix` is one, further ones stand in `toolfleet.backends.transports`.
+"""
 
 
 class Fenced(SandboxLost):
@@ -36,7 +55,7 @@ class Fenced(SandboxLost):
 def unix(address: str) -> Connector:
     """Connect to a unix socket, however long its path is."""
 
-    async def connect(factory: Callable[[], asyncio.Protocol]) -> asyncio.WriteTransport:
+    async def connect(factory: Callable[[], asyncio.Protocol]) -> Line:
         loop = asyncio.get_running_loop()
         if len(os.fsencode(address)) <= _SUN_PATH:
             transport, _ = await loop.create_unix_connection(factory, address)
@@ -126,8 +145,9 @@ class Channel:
         """Close the connection; the runner and its calls go on. What waits here fails with `SandboxLost`."""
         self._closed = True
         if self._link is not None:
-            self._link.abort("this process has closed its channel")
-            self._link = None
+            link, self._link = self._link, None
+            link.abort("this process has closed its channel")
+            await link.released()
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
@@ -149,6 +169,7 @@ class Channel:
                 await self._greet(link)
             except BaseException:
                 link.abort("the greeting failed")
+                await link.released()
                 raise
             self._link = link
             return link
@@ -205,7 +226,7 @@ class Channel:
 class _Link(asyncio.Protocol):
     """One connection: replies are handed to whoever waits for their number."""
 
-    transport: asyncio.WriteTransport
+    transport: Line
 
     def __init__(self, name: str) -> None:
         self.alive = True
@@ -215,6 +236,7 @@ class _Link(asyncio.Protocol):
         self._parts: dict[int, bytearray] = {}
         self._writable = asyncio.Event()
         self._writable.set()
+        self._released = asyncio.Event()
 
     def expect(self, rid: int, seconds: float) -> "asyncio.Future[tuple[Header, bytes]]":
         """The future reply to the request ``rid``; without one by then, the connection is given up for everybody."""
@@ -244,6 +266,12 @@ class _Link(asyncio.Protocol):
         self._end(why)
         self.transport.abort()
 
+    async def released(self) -> None:
+        """Wait until the transport has let go of what it holds, for a while."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RELEASE):
+                await self._released.wait()
+
     def data_received(self, data: bytes) -> None:
         try:
             for header, body in self._decoder.feed(data):
@@ -253,6 +281,7 @@ class _Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(str(exc) if exc else "it has ended")
+        self._released.set()
 
     def pause_writing(self) -> None:
         self._writable.clear()

@@ -10,6 +10,7 @@ from toolfleet.config.errors import SettingsError
 #: Short names; anything else must be a dotted path, ``package.module:Class``.
 BACKENDS = {
     "bubblewrap": "toolfleet.backends.bubblewrap:BubblewrapBackend",
+    "docker": "toolfleet.backends.docker:DockerBackend",
 }
 
 

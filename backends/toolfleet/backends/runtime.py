@@ -7,6 +7,7 @@ its own loader it runs on any root filesystem, or on none, and every user may re
 
 import contextlib
 import hashlib
+import io
 import os
 import py_compile
 import shutil
@@ -14,10 +15,12 @@ import stat
 import struct
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from toolfleet.backends.local import trust
 from toolfleet.backends.local.trust import Untrusted
@@ -28,9 +31,11 @@ _PATIENCE = 60
 #: Seconds after which a bundle that nobody has asked for is removed.
 _UNUSED = 14 * 24 * 3600.0
 
-_ENTRY = "from toolfleet.backends.runner.main import main; main()"
 _RUNNER = Path(__file__).parent / "runner"
-_PACKAGE = "toolfleet/backends/runner"
+_PACKAGE = "toolfleet.backends.runner"
+#: Programs that a bundle holds, each a module of the runner with a ``main``.
+Program = Literal["main", "standalone", "relay"]
+
 #: Prints the files of all modules that the runner imports: those found while it does so, and those there before.
 #: ``sys.modules`` alone is not enough, for a module may put another one in its own place.
 _DISCOVER = """
@@ -48,7 +53,7 @@ class Recorder:
 found = {getattr(module, "__file__", None) for module in sys.modules.values()}
 sys.meta_path.insert(0, Recorder)
 sys.path.insert(0, sys.argv[1])
-from toolfleet.backends.runner import main, preload
+from toolfleet.backends.runner import main, preload, relay, standalone
 preload.preload()
 print(*sorted(file for file in found if file and not file.startswith(sys.argv[1])), sep="\\n")
 """
@@ -62,11 +67,35 @@ class Bundle:
     static: bool
     """The interpreter needs no dynamic loader."""
 
-    def argv(self, mounted: str, *arguments: str) -> list[str]:
-        """The command that starts the runner where the bundle is visible at ``mounted``."""
+    def argv(self, mounted: str, *arguments: str, program: Program = "main") -> list[str]:
+        """The command that starts a program of the runner where the bundle is visible at ``mounted``."""
+        return self._run(mounted, f"from {_PACKAGE}.{program} import main; main()", *arguments)
+
+    def try_out(self) -> None:
+        """Start it once, doing nothing.
+
+        Raises:
+            BackendUnavailable: it does not start.
+        """
+        _output(self._run(str(self.path), f"from {_PACKAGE} import {', '.join(get_args(Program))}"))
+
+    def pack(self, into: str) -> bytes:
+        """The bundle as a compressed tar archive whose members lie below ``into``, all of them root's."""
+
+        def anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+            member.uid = member.gid = 0
+            member.uname = member.gname = ""
+            return member
+
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as tar:
+            tar.add(self.path, into.strip("/"), filter=anonymous)
+        return buffer.getvalue()
+
+    def _run(self, mounted: str, code: str, *arguments: str) -> list[str]:
         python = f"{mounted}/bin/python3"
         loader = [] if self.static else [f"{mounted}/lib/loader", "--library-path", f"{mounted}/lib", python]
-        return [*(loader or [python]), "-I", "-S", "-X", "utf8", "-c", _ENTRY, *arguments]
+        return [*(loader or [python]), "-I", "-S", "-X", "utf8", "-c", code, *arguments]
 
 
 def ensure(runtime_dir: Path) -> Bundle:
@@ -87,10 +116,14 @@ def ensure(runtime_dir: Path) -> Bundle:
             _check_trust(path)
             with contextlib.suppress(OSError):  # another worker's bundle, which it keeps fresh itself
                 os.utime(path)
-            return Bundle(path, static=not (path / "lib/loader").exists())
+            return _found(path)
         except (OSError, Untrusted) as error:
             errors.append(f"{root}: {error}")
     raise BackendUnavailable("no directory can hold the runner's interpreter: " + "; ".join(errors))
+
+
+def _found(path: Path) -> Bundle:
+    return Bundle(path, static=not (path / "lib/loader").exists())
 
 
 def _roots(runtime_dir: Path) -> list[Path]:
@@ -133,7 +166,7 @@ def _build(root: Path, path: Path) -> None:
     scratch = Path(tempfile.mkdtemp(prefix=".build-", dir=root))
     try:
         _fill(scratch)
-        _try_out(scratch)
+        _found(scratch).try_out()
         scratch.chmod(0o755)
         try:
             scratch.rename(path)
@@ -156,7 +189,7 @@ def _prune(root: Path) -> None:
 def _fill(target: Path) -> None:
     stdlib = Path(os.__file__).parent
     into = target / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}"
-    for directory in (target / "bin", into / "lib-dynload", into / _PACKAGE):
+    for directory in (target / "bin", into / "lib-dynload"):
         directory.mkdir(parents=True)
     binary = target / "bin/python3"
     _copy(_interpreter(), binary, 0o755)
@@ -168,7 +201,7 @@ def _fill(target: Path) -> None:
             _copy(module, into / "lib-dynload" / module.name, 0o755)
             linked.append(module)
     for source in _RUNNER.glob("*.py"):
-        _compile(source, into / _PACKAGE / f"{source.stem}.pyc")
+        _compile(source, into / _PACKAGE.replace(".", "/") / f"{source.stem}.pyc")
     _compile(_RUNNER.parent / "__init__.py", into / "toolfleet/backends/__init__.pyc")
     loader = _loader(_interpreter())
     if loader is not None:
@@ -232,11 +265,3 @@ def _compile(source: Path, target: Path) -> None:
         str(source), str(target), doraise=True, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
     )
     target.chmod(0o644)
-
-
-def _try_out(path: Path) -> None:
-    """Start the bundle once: a broken one must not be published."""
-    bundle = Bundle(path, static=not (path / "lib/loader").exists())
-    command = bundle.argv(str(path))
-    command[command.index(_ENTRY)] = _ENTRY.partition(";")[0]
-    _output(command)

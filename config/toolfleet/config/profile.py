@@ -5,9 +5,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from toolfleet.config.options import AbsolutePath, DockerOptions
+
 MIB = 1024 * 1024
 
-AbsolutePath = Annotated[str, StringConstraints(pattern=r"^/[^\x00]*$")]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -23,8 +24,13 @@ class Profile(BaseModel):
     """Short name of a backend, see ``toolfleet.backends.registry``."""
     rootfs: AbsolutePath | None = None
     """An unpacked root filesystem used read-only as the base; None takes the host's ``/usr``."""
-    network: Literal["none", "host"] = "none"
-    """``none`` gives a loopback interface and nothing else."""
+    image: str | None = Field(default=None, min_length=1)
+    """Name of a container image, for backends that take one."""
+    network: Literal["none", "host", "internal", "bridge"] = "none"
+    """``none``: a loopback interface and nothing else. ``internal``: an interface of its own that leads nowhere.
+    ``bridge``: a way out, but none to other sandboxes. ``host``: the host's own network."""
+    cpu: float | None = Field(default=None, gt=0)
+    """Cores that all processes of a sandbox may use together; None sets no limit."""
     memory_mib: int = Field(default=1024, ge=32)
     """Memory of all processes of a sandbox together, in MiB."""
     disk_mib: int = Field(default=512, ge=8)
@@ -54,6 +60,8 @@ class Profile(BaseModel):
     """Seconds without a call after which a trajectory is closed, unless a process runs in its sandbox."""
     max_lifetime: float = Field(default=86_400.0, gt=0)
     """Seconds after which a workspace is closed whatever runs in it, as soon as no call is in flight."""
+    docker: DockerOptions = DockerOptions()
+    """What only the backend ``docker`` understands."""
 
     @property
     def spec_hash(self) -> str:
@@ -63,4 +71,17 @@ class Profile(BaseModel):
 
 
 #: The fields that make one sandbox differ from another; the rest is policy around it.
-_SPEC_FIELDS = {"backend", "rootfs", "network", "memory_mib", "disk_mib", "storage", "pids", "env", "workdir"}
+_SPEC_FIELDS = {
+    "backend",
+    "rootfs",
+    "image",
+    "network",
+    "cpu",
+    "memory_mib",
+    "disk_mib",
+    "storage",
+    "pids",
+    "env",
+    "workdir",
+    "docker",
+}

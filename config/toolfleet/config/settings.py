@@ -189,7 +189,12 @@ def _explain(error: Any) -> str:
 
 
 def _model_at(loc: tuple[int | str, ...]) -> type[BaseModel]:
-    return _NESTED.get(str(loc[0]), Settings) if loc else Settings
+    model = _NESTED.get(str(loc[0]), Settings) if loc else Settings
+    for key in loc[1:]:
+        field = model.model_fields.get(str(key))
+        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            model = field.annotation
+    return model
 
 
 def _did_you_mean(wrong: str, known: Any) -> str:

@@ -22,7 +22,7 @@ from toolfleet.config.errors import SandboxStartFailed, SpecRefused
 from toolfleet.config.profile import Profile
 
 if TYPE_CHECKING:
-    from integration.backends.conftest import Box
+    from toolfleet.backends.conformance.box import Box
 
 ME = Owner("fleet", "me")
 

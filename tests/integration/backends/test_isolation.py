@@ -3,13 +3,11 @@
 import os
 from typing import TYPE_CHECKING
 
-import pytest
-
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from integration.backends.conftest import Box
+    from toolfleet.backends.conformance.box import Box
 
 
 async def test_only_the_base_of_the_host_is_visible(box: "Box") -> None:
@@ -39,25 +37,14 @@ async def test_the_control_channel_cannot_be_reached(box: "Box") -> None:
 
 
 async def test_commands_have_no_privileges(box: "Box") -> None:
-    """Fake root over its own files; no mounts, no user namespaces, no devices, no kernel settings, no setuid."""
+    """Fake root over its own files, and nothing of the host's."""
     status = dict(line.split(":", 1) for line in (await box.text("cat /proc/self/status")).splitlines())
     assert int(status["CapBnd"], 16) == int(status["CapEff"], 16) == 0b111011
     assert status["NoNewPrivs"].strip() == "1"
     for command in (
-        "mount -t tmpfs none /tmp",
-        "unshare -U true",
-        "unshare -m true",
-        "mknod /tmp/d b 254 0",
-        "echo 1 > /proc/sys/kernel/sysrq",
-        "echo 9 > /proc/sys/user/max_user_namespaces",
-        "echo x > /proc/sysrq-trigger",
         "echo x > /usr/x",
         "echo x > /dev/x",
-        "hostname other",
-        "chroot / true",
         "cat /proc/kcore",
-        "dmesg",
-        "nsenter -t 1 -m true",
     ):
         assert (await box.sh(command)).exit_code != 0, command
 
@@ -65,13 +52,6 @@ async def test_commands_have_no_privileges(box: "Box") -> None:
 async def test_fake_root_is_root_over_its_own_files(box: "Box") -> None:
     """It reads and removes what no mode allows."""
     assert await box.text("echo x > /tmp/f; chmod 0 /tmp/f; cat /tmp/f; chown 0:0 /tmp/f; rm /tmp/f; id -u") == "x\n0"
-
-
-async def test_there_is_no_network(box: "Box") -> None:
-    """A loopback interface and nothing else."""
-    devices = await box.text("tail -n +3 /proc/net/dev | cut -d: -f1")
-    assert devices.strip() == "lo"
-    assert await box.text("wc -l < /proc/net/route") in ("0", "1")
 
 
 async def test_the_network_of_the_host_is_there_when_asked_for(make: "Callable[..., Awaitable[Box]]") -> None:
@@ -83,13 +63,9 @@ async def test_the_network_of_the_host_is_there_when_asked_for(make: "Callable[.
         assert (await box.read("/etc/resolv.conf")).stdout.decode() == file.read()
 
 
-async def test_sandboxes_see_nothing_of_each_other(make: "Callable[..., Awaitable[Box]]") -> None:
-    """Files, processes, shared memory, sockets; and different users on the host."""
+async def test_sandboxes_are_different_users_of_the_host(make: "Callable[..., Awaitable[Box]]") -> None:
+    """So that not even what breaks out of one reaches another."""
     one, two = await make(), await make()
-    await one.text("echo secret | tee /tmp/a /dev/shm/b /root/c; sleep 8001 >/dev/null 2>&1 &")
-    assert await two.text("ls -A /tmp /dev/shm /root | grep -v : | tr -d '\\n'") == ""
-    assert await two.commands() == []
-    assert await one.commands() != []
     uids = {(await box.text("cut -d' ' -f1-20 /proc/self/uid_map")).split()[1] for box in (one, two)}
     assert len(uids) == (2 if os.geteuid() == 0 else 1)
 
@@ -100,22 +76,25 @@ async def test_a_sandbox_runs_as_an_unprivileged_user_of_the_host(box: "Box", ru
     assert oct((runtime_dir / "sandboxes").stat().st_mode)[-3:] == "700"
 
 
-@pytest.mark.parametrize("path", ["/sandbox.out", "/dev/shm/x", "/tmp/x"])
-async def test_the_disk_limit_holds(make: "Callable[..., Awaitable[Box]]", path: str) -> None:
-    """No place of the sandbox takes more than it; a file operation says so in words."""
+async def test_the_disk_limit_holds_for_the_whole_root(make: "Callable[..., Awaitable[Box]]") -> None:
+    """What is written to one place is missing at the other."""
     box = await make(disk_mib=16)
-    outcome = await box.sh(f"head -c 100M /dev/zero > {path}; stat -c %s {path}")
+    outcome = await box.sh("head -c 100M /dev/zero > /sandbox.out; stat -c %s /sandbox.out")
     assert b"No space left on device" in outcome.stderr
     assert 0 < int(outcome.stdout) <= 16 * 2**20
-    written = await box.write("/tmp/y", b"x" * 17_000_000)
-    assert (written.exit_code, written.error) == (126, "No space left: the sandbox may write 16 MiB")
-    assert (await box.sh("ls -A /tmp | grep toolfleet")).exit_code == 1
-    await box.text(f"rm {path}")
+    assert (await box.write("/tmp/y", b"x" * 1_000_000)).error == "No space left: the sandbox may write 16 MiB"
+    await box.text("rm /sandbox.out")
     assert (await box.write("/tmp/y", b"x" * 12_000_000)).error is None
 
 
-async def test_the_number_of_files_is_limited(make: "Callable[..., Awaitable[Box]]") -> None:
-    """Empty files cost kernel memory too."""
-    box = await make(disk_mib=8)
-    outcome = await box.sh("mkdir /tmp/d; cd /tmp/d; seq 1 20000 | xargs touch; ls | wc -l", timeout=30)
-    assert int(outcome.stdout) < 3000
+async def test_commands_run_in_a_clean_environment(box: "Box") -> None:
+    """Nothing of the worker's comes along."""
+    names = {line.partition("=")[0] for line in (await box.text("env")).splitlines()}
+    own = {"PWD", "SHLVL", "_"}
+    assert names - own == {"PATH", "HOME", "USER", "SHELL", "TERM", "TAR_OPTIONS", "TOOLFLEET_CALL"}
+
+
+async def test_file_operations_have_no_more_rights_than_commands(box: "Box") -> None:
+    """They say so in words."""
+    assert (await box.read("/proc/1/environ")).error == "Permission denied: /proc/1/environ"
+    assert (await box.write("/usr/x", b"x")).error == "Read-only file system: /usr/x"

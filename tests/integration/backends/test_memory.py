@@ -11,7 +11,7 @@ from toolfleet.backends.bubblewrap import BubblewrapBackend
 from toolfleet.config.profile import Profile
 
 if TYPE_CHECKING:
-    from integration.backends.conftest import Box
+    from toolfleet.backends.conformance.box import Box
 
 PIECE = "x=$(head -c 9000000 /dev/zero | tr '\\0' x); sleep 30"
 CROWD = f'for i in 1 2 3 4 5 6 7 8 9 10; do bash -c "{PIECE}" & done; wait -n; exit $?'
@@ -22,7 +22,7 @@ HOG = "x=0123456789; while :; do x=$x$x; done"
 async def small(request: pytest.FixtureRequest, runtime_dir: Path, box: "Box") -> AsyncIterator["Box"]:
     """A sandbox of 64 MiB, under each mechanism."""
     backend = BubblewrapBackend(runtime_dir, use_cgroups=request.param == "cgroup")
-    if (await backend.probe()).memory != request.param:
+    if (await backend.probe()).limits["memory"] != request.param:
         pytest.skip("no memory cgroup can be made here")
     small = type(box)(await backend.create(Profile(memory_mib=64, disk_mib=8), Owner("f", "w")))
     yield small

@@ -1,7 +1,6 @@
 """Sandboxes on a root filesystem of their own: busybox, no Python, no bash, no glibc."""
 
 import hashlib
-import os
 import shutil
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -9,23 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from rootfs import static_busybox
 
 if TYPE_CHECKING:
-    from integration.backends.conftest import Box
+    from toolfleet.backends.conformance.box import Box
 
 
 @pytest.fixture
 def rootfs(tmp_path: Path) -> Path:
     """A root filesystem that holds a static busybox and a few files; nobody else may enter its parents."""
-    busybox = shutil.which("busybox", path="/bin:/usr/bin")
-    if busybox is None or b"ld-linux" in Path(busybox).read_bytes()[:4096]:
-        if os.environ.get("CI"):
-            pytest.fail("CI must have busybox-static")
-        pytest.skip("needs busybox-static")
     root = tmp_path / "root fs"
     for name in ("bin", "etc", "opt/deep"):
         (root / name).mkdir(parents=True)
-    shutil.copy(busybox, root / "bin/busybox")
+    shutil.copy(static_busybox(), root / "bin/busybox")
     for name in ("sh", "ls", "cat", "rm", "mkdir", "touch", "stat", "id", "echo", "chmod", "sleep", "ps", "mv"):
         (root / "bin" / name).symlink_to("busybox")
     (root / "etc/motd").write_text("welcome\n")

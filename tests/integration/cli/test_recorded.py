@@ -1,31 +1,26 @@
 """711 calls that a real model made, replayed on a fleet: the results are those that were recorded."""
 
 import json
-import os
 import shutil
-import subprocess
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cli_home import Home
+from rootfs import debian
 from services import missing
 
 REPOSITORY = Path(__file__).parents[3]
 RECORDED = REPOSITORY / "examples/intercode/gpt4-fs12.jsonl"
-#: What the recording roots had beyond a minimal Debian.
-PACKAGES = ["bsdextrautils", "curl", "gawk", "git", "jq", "net-tools", "procps", "psmisc", "tree"]
 
 
 @pytest.fixture(scope="module")
 def rootfs() -> Path:
     """A minimal Debian like the one of the recording; made once and kept in the cache."""
-    if os.geteuid() != 0 or shutil.which("debootstrap") is None or shutil.which("mkfs.ext4") is None:
-        missing("root, debootstrap and mkfs.ext4, to make a root file system like the recorded one")
-    folder = Path("/var/cache/toolfleet/rootfs-bookworm-recorded")
-    subprocess.run([REPOSITORY / "scripts/make-rootfs", folder, *PACKAGES], check=True)
-    return folder
+    if shutil.which("mkfs.ext4") is None:
+        missing("mkfs.ext4, for storage on disk")
+    return debian()
 
 
 def as_recorded(result: dict[str, Any], expect: dict[str, Any]) -> bool:

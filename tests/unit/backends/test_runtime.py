@@ -1,7 +1,9 @@
 """The interpreter bundle."""
 
+import io
 import os
 import subprocess
+import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -40,13 +42,25 @@ def test_a_bundle_runs_anywhere(only_here: Path, tmp_path: Path) -> None:
     moved = bundle.path.rename(tmp_path / "moved")
     command = bundle.argv(str(moved))
     command[command.index("-c") + 1] = (
-        "import sys; from toolfleet.backends.runner import main, preload; preload.preload();"
+        "import sys; from toolfleet.backends.runner import main, preload, relay, standalone; preload.preload();"
         "print([m.__file__ for m in sys.modules.values() if getattr(m, '__file__', None)])"
     )
     done = subprocess.run(command, capture_output=True, text=True, env={}, check=True)
     files = eval(done.stdout)  # noqa: S307 - our own list of strings
     assert files
     assert all(file.startswith(str(moved)) for file in files)
+
+
+def test_a_packed_bundle_runs_where_it_is_unpacked(only_here: Path, tmp_path: Path) -> None:
+    """For engines that share no file system with the worker."""
+    bundle = runtime.ensure(tmp_path)
+    with tarfile.open(fileobj=io.BytesIO(bundle.pack("/opt/there"))) as tar:
+        assert {member.name.split("/")[:2] == ["opt", "there"] for member in tar.getmembers()} == {True}
+        assert {(member.uid, member.uname) for member in tar.getmembers()} == {(0, "")}
+        tar.extractall(tmp_path, filter="fully_trusted")  # noqa: S202 - our own
+    command = bundle.argv(str(tmp_path / "opt/there"), "/no/such/socket", program="relay")
+    done = subprocess.run(command, capture_output=True, text=True, env={}, check=False)
+    assert (done.returncode, done.stderr) == (1, "no runner listens at /no/such/socket: No such file or directory\n")
 
 
 def test_a_place_that_others_can_write_to_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

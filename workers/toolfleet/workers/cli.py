@@ -147,4 +147,5 @@ def _check_backend(name: str) -> tuple[bool, str]:
         except ToolfleetError as error:
             return False, str(error)
     notes = "; ".join(capabilities.notes)
-    return True, f"{name}: memory limit by {capabilities.memory}" + (f"; {notes}" if notes else "")
+    limits = ", ".join(f"{limit} by {mechanism}" for limit, mechanism in capabilities.limits.items())
+    return True, f"{name}: limits on {limits}" + (f"; {notes}" if notes else "")

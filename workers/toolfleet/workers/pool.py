@@ -66,8 +66,7 @@ class WarmPool:
         """
         for profile in self.profiles.values():
             capabilities = await self._backend(profile.backend).probe()
-            if capabilities.place:
-                self.places.add(capabilities.place)
+            self.places |= capabilities.places
 
     def warm(self, profile: Profile) -> int:
         """Ready sandboxes for ``profile``."""

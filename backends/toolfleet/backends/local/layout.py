@@ -7,16 +7,16 @@ mounts on a stage; the runner does the rest (``toolfleet.backends.runner.enter``
 import os
 from pathlib import Path
 
+from toolfleet.backends.base import FIRST_TTL
 from toolfleet.backends.runner.config import MIB, Config
 from toolfleet.backends.runner.enter import LOWER, NEW_ROOT, SCRATCH, STAGE
 from toolfleet.config.errors import SpecRefused
+from toolfleet.config.options import DockerOptions
 from toolfleet.config.profile import Profile
 
+NETWORKS = frozenset({"none", "host"})
 #: Where the outer view holds the interpreter bundle.
 RUNTIME = "/runtime"
-
-#: Until the first ping: seconds that a runner lives without hearing from a worker.
-FIRST_TTL = 60.0
 
 #: Files of the host that programs under ``/usr`` expect; none of them holds a secret or names the host.
 _ETC = ("alternatives", "ld.so.cache", "mime.types", "protocols", "services", "ssl/certs", "ssl/openssl.cnf", "perl")
@@ -41,6 +41,14 @@ def check(profile: Profile) -> None:
     """
     if any("\0" in value for value in profile.env.values()):
         raise SpecRefused("an environment variable of the profile holds a NUL byte")
+    if profile.image is not None:
+        raise SpecRefused('bubblewrap takes no image: unpack it into a folder and name that as "rootfs"')
+    if profile.network not in NETWORKS:
+        raise SpecRefused(f"bubblewrap has no network {profile.network!r}: take {' or '.join(sorted(NETWORKS))}")
+    if profile.cpu is not None:
+        raise SpecRefused("bubblewrap cannot limit the use of cores: leave cpu unset, or use the backend docker")
+    if profile.docker != DockerOptions():
+        raise SpecRefused("bubblewrap does not understand options of docker: remove them from the profile")
     if profile.rootfs is None:
         return
     rootfs = Path(profile.rootfs)

@@ -4,9 +4,12 @@ It imports nothing but the standard library, because it is copied into a bundle 
 ``toolfleet.backends.runtime``) and started there with ``python -I -S``. Modules, in call order::
 
     main        start-up: read the boot message, enter the sandbox, serve
+    standalone  start-up where an engine has made the sandbox: as PID 1, in the foreground, or as a daemon
+    relay       a program of its own: standard streams to the runner's socket and back
     enter       assemble and pivot into the root, give up every privilege
     kernel      the few system calls that Python has no function for
     reactor     the single-threaded event loop: descriptors, timers, SIGCHLD
+    seal        proof and integrity where commands can reach the socket or the relay
     server      connections: frames in, frames out, fencing
     supervisor  calls from start to outcome, deduplicated by id
     spawn       how a command or an applet becomes a process
@@ -16,5 +19,7 @@ It imports nothing but the standard library, because it is copied into a bundle 
     killer      kill a call's whole process tree
     procfs      what /proc says about processes
     memory      who was killed for memory, and the monitor where there is no cgroup
+    spool       files without a name, for content on its way in
+    address     how a socket's address is written
     frames      the wire format, shared with the host side
 """

@@ -1,6 +1,7 @@
 """What the host tells a runner at its start."""
 
 import json
+import os
 import socket
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -34,8 +35,10 @@ class Config:
     """Text files to write where the base has none."""
     links: dict[str, str] = field(default_factory=dict)
     """Symbolic links to make: path to target."""
-    enter: bool = True
-    """False leaves the root and the privileges as they are, for engines that have already confined the runner."""
+    inherit: bool = False
+    """Commands get the runner's own environment below ``env``: that of the image, where an engine has set it."""
+    count: bool = True
+    """The runner holds the limit on processes (``RLIMIT_NPROC``); False where the engine counts them."""
     monitor: bool = False
     """No cgroup holds the memory limit, so the runner has to."""
     grace: float = 0.5
@@ -48,7 +51,7 @@ def receive(channel: socket.socket) -> tuple[Config, dict[str, int]]:
     """Read the boot message: the configuration, and descriptors by name.
 
     The message is ``{"config": ..., "fds": [names]}`` with the descriptors attached in the same order: ``oom`` (see
-    `memory.OomCounter`), ``lower`` and ``disk`` (see `enter`).
+    `memory.OomCounter`), ``lower`` and ``disk`` (see `enter`), ``listener`` (see `standalone`).
     """
     data, fds, _, _ = socket.recv_fds(channel, MAX_BOOT, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
     if not data:
@@ -59,7 +62,29 @@ def receive(channel: socket.socket) -> tuple[Config, dict[str, int]]:
 
 def send(channel: socket.socket, config: Config, fds: dict[str, int]) -> None:
     """Write the boot message that `receive` reads."""
-    message = json.dumps({"config": asdict(config), "fds": list(fds)}).encode("ascii")
-    if len(message) > MAX_BOOT:
-        raise ValueError(f"the environment of the profile takes {len(message)} bytes; at most {MAX_BOOT} are possible")
+    message = _checked({"config": asdict(config), "fds": list(fds)})
     socket.send_fds(channel, [message], list(fds.values()))
+
+
+def read_line(fd: int) -> tuple[Config, bytes]:
+    """Read the boot line: the configuration, and the secret of the channel (see `seal`)."""
+    line = b""
+    while not line.endswith(b"\n"):
+        data = os.read(fd, MAX_BOOT)
+        line += data
+        if not data or len(line) > MAX_BOOT:
+            raise EOFError("the host process has sent no configuration")
+    message: dict[str, Any] = json.loads(line)
+    return Config(**message["config"]), bytes.fromhex(message["secret"])
+
+
+def line(config: Config, secret: bytes) -> bytes:
+    """The boot line that `read_line` reads."""
+    return _checked({"config": asdict(config), "secret": secret.hex()}) + b"\n"
+
+
+def _checked(message: dict[str, Any]) -> bytes:
+    text = json.dumps(message).encode("ascii")
+    if len(text) >= MAX_BOOT:
+        raise ValueError(f"the environment of the profile takes {len(text)} bytes; at most {MAX_BOOT} are possible")
+    return text

@@ -32,7 +32,7 @@ _DIRECTORIES = {
 #: Fake root keeps what makes it root over its own files; none of these reaches beyond the user namespace.
 _KEEP = (kernel.CAP_CHOWN, kernel.CAP_DAC_OVERRIDE, kernel.CAP_FOWNER, kernel.CAP_FSETID, kernel.CAP_KILL)
 #: A tmpfs holds this many inodes for each MiB: many small files fit, and their kernel memory stays bounded.
-_INODES_PER_MIB = 256
+INODES_PER_MIB = 256
 _SHM_LIMIT = 64 * 1024 * 1024
 
 
@@ -65,7 +65,7 @@ def enter(config: Config, mounts: Mapping[str, int]) -> int:
 
 
 def _size(disk: int) -> str:
-    return f"size={disk},nr_inodes={max(1024, disk // 2**20 * _INODES_PER_MIB)}"
+    return f"size={disk},nr_inodes={max(1024, disk // 2**20 * INODES_PER_MIB)}"
 
 
 def _mount_writable(config: Config, mounts: Mapping[str, int], target: str) -> None:

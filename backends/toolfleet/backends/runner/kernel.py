@@ -8,10 +8,12 @@ MS_REMOUNT, MS_BIND, MS_MOVE, MS_REC = 32, 4096, 8192, 16384
 MNT_DETACH = 2
 
 CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_FSETID, CAP_KILL = 0, 1, 3, 4, 5
+#: What lets a process look into others that are hidden from it; the second one since Linux 6.13.
+_CAP_SYS_PTRACE, _CAP_PERFMON = 19, 38
 _CAP_LAST = 63
 
 _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NAME, _PR_SET_NO_NEW_PRIVS = 4, 24, 15, 38
-_PR_SET_CHILD_SUBREAPER, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 36, 47, 4
+_PR_SET_CHILD_SUBREAPER, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_LOWER, _PR_CAP_AMBIENT_CLEAR_ALL = 36, 47, 3, 4
 _CAPABILITY_VERSION_3 = 0x20080522
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 _NR_KEYCTL = {"x86_64": 250, "aarch64": 219}
@@ -78,6 +80,33 @@ def drop_privileges(keep: tuple[int, ...]) -> None:
     data = (_CapData * 2)(_CapData(mask, mask, 0), _CapData(0, 0, 0))
     _check(_libc.capset(ctypes.byref(header), data), "capset")
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, ctypes.c_ulong(1), 0, 0, 0), "no_new_privs")
+
+
+def capable(cap: int) -> bool:
+    """Whether this process has the capability ``cap`` in effect."""
+    return bool(_capabilities()[cap // 32].effective & 1 << cap % 32)
+
+
+def forgo_peeping() -> None:
+    """Take the power over what is hidden (see `hide_from_ptrace`) from this process and from all it will ever start.
+
+    Who lacks the privilege to do so has no such capability to pass on either.
+    """
+    data = _capabilities()
+    for cap in (_CAP_SYS_PTRACE, _CAP_PERFMON):
+        _libc.prctl(_PR_CAPBSET_DROP, ctypes.c_ulong(cap), 0, 0, 0)
+        _libc.prctl(_PR_CAP_AMBIENT, ctypes.c_ulong(_PR_CAP_AMBIENT_LOWER), ctypes.c_ulong(cap), 0, 0)
+        half, mask = data[cap // 32], ~(1 << cap % 32)
+        half.effective &= mask
+        half.permitted &= mask
+        half.inheritable &= mask
+    _check(_libc.capset(ctypes.byref(_CapHeader(_CAPABILITY_VERSION_3, 0)), data), "capset")
+
+
+def _capabilities() -> "ctypes.Array[_CapData]":
+    data = (_CapData * 2)()
+    _check(_libc.capget(ctypes.byref(_CapHeader(_CAPABILITY_VERSION_3, 0)), data), "capget")
+    return data
 
 
 def hide_from_ptrace() -> None:

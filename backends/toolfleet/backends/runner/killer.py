@@ -39,12 +39,13 @@ def members(target: Target, leaders: frozenset[int], *, alone: bool) -> list[Pro
     runs*; it is still bound by the sandbox and ends with it.
     """
     alive = list(procfs.processes())
+    runner = os.getpid()
     found = {p.pid for p in alive if p.pid == target.leader or p.session == target.leader}
     for process in alive:
         if process.pid in found or process.pid in leaders:
             continue
         mark = procfs.mark_of(process.pid)
-        orphan = mark is None and process.parent == 1 and process.start >= target.started
+        orphan = mark is None and process.parent == runner and process.start >= target.started
         if mark == target.call_id or (alone and orphan):
             found.add(process.pid)
     grown = True
@@ -71,8 +72,8 @@ class TreeKill:
         self._kill_at = now + grace
         self._give_up_at = now + grace + GIVE_UP
         for process in self._find():
-            _signal(process, signal.SIGTERM)
-            _signal(process, signal.SIGCONT)  # a stopped process would not see the TERM
+            signal_process(process, signal.SIGTERM)
+            signal_process(process, signal.SIGCONT)  # a stopped process would not see the TERM
         self._look_again()
 
     def _look_again(self) -> None:
@@ -97,15 +98,16 @@ class TreeKill:
         """
         new = [p for p in alive if p not in self._stopped]
         for process in new:
-            _signal(process, signal.SIGSTOP)
+            signal_process(process, signal.SIGSTOP)
         self._stopped.update(new)
         if not new:
             for process in alive:
-                _signal(process, signal.SIGKILL)
+                signal_process(process, signal.SIGKILL)
         self._wait = _FIRST_LOOK
         self._look_again()
 
 
-def _signal(process: Process, number: int) -> None:
+def signal_process(process: Process, number: int) -> None:
+    """Send a signal to a process that may have ended, or belong to a user beyond our reach."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(process.pid, number)

@@ -9,10 +9,12 @@ import gc
 import os
 import socket
 import sys
-import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from toolfleet.backends.runner import config as boot
 from toolfleet.backends.runner import kernel, preload
+from toolfleet.backends.runner.config import Config
 from toolfleet.backends.runner.enter import enter
 from toolfleet.backends.runner.memory import OomCounter
 from toolfleet.backends.runner.reactor import Reactor
@@ -23,24 +25,42 @@ from toolfleet.backends.runner.supervisor import Supervisor
 _GARBAGE = 5000
 
 
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What a runner holds of the world."""
+
+    listener: socket.socket
+    spool: int
+    """A directory for content that is not yet complete."""
+    oom: int | None = None
+    """See `memory.OomCounter`."""
+    secret: bytes | None = None
+    """Seals the channel where the listener can be reached by commands, see `seal`."""
+
+
 def main() -> None:
     """Enter the sandbox and serve until its end."""
     preload.preload()
     listener = socket.socket(fileno=int(sys.argv[1]))
-    listener.set_inheritable(False)
     with socket.socket(fileno=int(sys.argv[2])) as channel:
         config, fds = boot.receive(channel)
-    spool = enter(config, fds) if config.enter else os.open(tempfile.gettempdir(), os.O_RDONLY)
+    outside = Outside(listener, enter(config, fds), fds.get("oom"))
     for name in ("lower", "disk"):
         if name in fds:
             os.close(fds[name])
+    serve(config, outside)
+
+
+def serve(config: Config, outside: Outside, ready: Callable[[], object] = bool) -> None:
+    """Serve for ever; ``ready`` is called when nothing can go wrong any more."""
     kernel.hide_from_ptrace()
     kernel.become_subreaper()
     kernel.set_name("toolfleet")
     reactor = Reactor()
-    supervisor = Supervisor(reactor, config, OomCounter(fds["oom"]) if "oom" in fds else None)
-    server = Server(reactor, supervisor, listener, spool, config.disk)
+    supervisor = Supervisor(reactor, config, None if outside.oom is None else OomCounter(outside.oom))
+    server = Server(reactor, supervisor, outside.listener, outside.spool, config.disk, outside.secret)
     server.expire_in(config.ttl)
+    ready()
     _go_quiet()
     _keep_descriptors()
     # What is there by now stays for good: collections need not look at it again, and may come less often.

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from toolfleet.backends.runner import procfs
 from toolfleet.backends.runner.reactor import Reactor
@@ -25,6 +25,30 @@ class OomCounter:
     def killed_since(self, mark: bytes) -> bool:
         """Whether a process was killed for memory after `mark`."""
         return _kills(self.mark()) != _kills(mark)
+
+
+def find_counter() -> int | None:
+    """A descriptor of the counters of our own cgroup, in whatever version and as far as it can be seen from here."""
+    for path in _counters():
+        with contextlib.suppress(OSError):
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            if b"oom_kill " in os.pread(fd, 4096, 0):
+                return fd
+            os.close(fd)
+    return None
+
+
+def _counters() -> Iterator[str]:
+    root = "/sys/fs/cgroup"
+    with contextlib.suppress(OSError), open("/proc/self/cgroup") as file:
+        for line in file:
+            _, controllers, path = line.rstrip("\n").split(":", 2)
+            # A container sees its own cgroup as the root, whatever the path says.
+            for place in (path.rstrip("/"), ""):
+                if not controllers:
+                    yield f"{root}{place}/memory.events"
+                elif "memory" in controllers.split(","):
+                    yield f"{root}/{controllers}{place}/memory.oom_control"
 
 
 def _kills(counters: bytes) -> int:

@@ -1,11 +1,12 @@
 """What a request asks for, checked, as something that can be started."""
 
+import contextlib
 import functools
 import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from toolfleet.backends.runner import applets, archive, procfs
+from toolfleet.backends.runner import applets, archive, kernel, procfs
 from toolfleet.backends.runner.config import Config
 from toolfleet.backends.runner.spawn import Applet, CannotStart, Child, Spawner
 
@@ -14,8 +15,6 @@ _BASE_ENV = {
     "HOME": "/root",
     "USER": "root",
     "TERM": "dumb",
-    # Only one user is mapped into the sandbox, so tar as root could restore no owner and would fail at it.
-    "TAR_OPTIONS": "--no-same-owner",
 }
 
 _MARK = procfs.MARK.encode()
@@ -50,7 +49,7 @@ class Starter:
         self._config = config
         self._spawner = spawner
         # Checked and encoded once: every call begins with them.
-        self._env = _environment({**_BASE_ENV, **config.env})
+        self._env = _environment({**(_inherited() if config.inherit else _BASE_ENV), **_tar_options(), **config.env})
         self._workdir = config.workdir.encode("utf-8", "surrogateescape")
 
     def start(self, work: Work) -> Child:
@@ -97,6 +96,33 @@ class Starter:
         if encoded.startswith(b"/"):
             return encoded
         return os.path.join(self._workdir, encoded)
+
+
+def _inherited() -> dict[str, str]:
+    """The environment in which the engine has started the runner, with what it has left open."""
+    return {**_BASE_ENV, **_who(), **os.environ}
+
+
+def _who() -> dict[str, str]:
+    """Home and name of the runner's user, as the image's list of users has them."""
+    with contextlib.suppress(OSError), open("/etc/passwd", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            fields = line.rstrip("\n").split(":")
+            if len(fields) >= 6 and fields[2] == str(os.getuid()):
+                return {"USER": fields[0], "HOME": fields[5]}
+    return {"USER": str(os.getuid()), "HOME": "/"}
+
+
+def _tar_options() -> dict[str, str]:
+    """Root that may not give files away can restore no owner, and tar as root would fail at it."""
+    powerless = os.getuid() == 0 and (not kernel.capable(kernel.CAP_CHOWN) or _single_user())
+    return {"TAR_OPTIONS": "--no-same-owner"} if powerless else {}
+
+
+def _single_user() -> bool:
+    """Whether only one user exists in this user namespace, so that there is nobody to give files to."""
+    with open("/proc/self/uid_map") as file:
+        return sum(int(line.split()[2]) for line in file) == 1
 
 
 def _environment(env: Mapping[str, str]) -> dict[bytes, bytes]:

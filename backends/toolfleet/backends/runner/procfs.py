@@ -30,9 +30,24 @@ def now() -> float:
 
 
 def processes() -> Iterator[Process]:
-    """Yield every process but PID 1 and those that have already ended."""
+    """Yield every live process of the sandbox but the runner: of its PID namespace, or else those below the runner."""
+    me = os.getpid()
+    if me == 1:
+        yield from _everything(me)
+        return
+    # Orphans come to the runner, so all that it has ever started is below it.
+    children: dict[int, list[Process]] = {}
+    for process in _everything(me):
+        children.setdefault(process.parent, []).append(process)
+    below = children.pop(me, [])
+    for process in below:  # grows on the way
+        yield process
+        below += children.pop(process.pid, [])
+
+
+def _everything(runner: int) -> Iterator[Process]:
     for name in os.listdir("/proc"):
-        if not name.isdigit() or name == "1":
+        if not name.isdigit() or int(name) == runner:
             continue
         content = _read(f"/proc/{name}/stat")
         # The second field is the program's name in parentheses and may hold anything, further ones included.

@@ -23,15 +23,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from toolfleet.backends.runner import applets, frames, procfs
+from toolfleet.backends.runner import applets, frames, procfs, spool
 from toolfleet.backends.runner.calls import Finished
 from toolfleet.backends.runner.frames import Decoder, FrameError, Header
 from toolfleet.backends.runner.operations import Work, has_body
 from toolfleet.backends.runner.reactor import READ, WRITE, Reactor, Timer
+from toolfleet.backends.runner.seal import Seal
 from toolfleet.backends.runner.supervisor import Supervisor
 
 #: A connection whose peer leaves more than this unread is closed; its outcomes wait for a better one.
 MAX_UNSENT = 256 * 1024 * 1024
+
+#: Connections that may be open at once without having proved themselves, see `seal`; the oldest one has to go.
+MAX_STRANGERS = 32
 
 #: The longest duration that a request may name, in seconds.
 MAX_SECONDS = 10_000_000.0
@@ -52,37 +56,51 @@ class Connection:
     """One peer: its frames in, its replies out, the epoch it speaks for."""
 
     def __init__(
-        self, reactor: Reactor, sock: socket.socket, handle: "Callable[[Connection, Header, bytes], None]"
+        self,
+        reactor: Reactor,
+        sock: socket.socket,
+        handle: "Callable[[Connection, Header, bytes], None]",
+        seal: Seal | None = None,
     ) -> None:
         self.epoch = 0
         self.uploads: dict[int, _Upload] = {}
         self._reactor = reactor
         self._sock: socket.socket | None = sock
         self._handle = handle
+        self._seal = seal
         self._decoder = Decoder()
         self._unsent: deque[memoryview] = deque()
         self._unsent_bytes = 0
         self._blocked = False
         """The peer takes nothing for now, and we wait until it does."""
         reactor.watch(sock.fileno(), READ, self._ready)
+        if seal is not None:
+            self._put(seal.nonce)
+
+    @property
+    def proved(self) -> bool:
+        """The peer knows the secret, or is already gone."""
+        return self._sock is None or self._seal is None or self._seal.proved
 
     def send(self, header: Header, body: bytes = b"") -> None:
         """Send a reply; dropped when the peer is gone, for outcomes are kept elsewhere."""
         for frame in frames.encode_parts(header, body):
-            if not self._unsent and self._sock is not None:
-                frame = self._send_now(self._sock, frame)
-            if frame:
-                self._unsent.append(memoryview(frame))
-                self._unsent_bytes += len(frame)
-        if self._unsent:
+            self._put(frame if self._seal is None else self._seal.close(frame))
+
+    def _put(self, data: bytes) -> None:
+        if not self._unsent and self._sock is not None:
+            data = self._send_now(self._sock, data)
+        if data:
+            self._unsent.append(memoryview(data))
+            self._unsent_bytes += len(data)
             self._flush()
 
-    def _send_now(self, sock: socket.socket, frame: bytes) -> bytes:
+    def _send_now(self, sock: socket.socket, data: bytes) -> bytes:
         """Send what the peer takes, most often all; return the rest."""
         try:
-            return frame[sock.send(frame) :]
+            return data[sock.send(data) :]
         except BlockingIOError:
-            return frame
+            return data
         except OSError:
             self.close()
             return b""
@@ -108,6 +126,9 @@ class Connection:
             data = self._sock.recv(_CHUNK)
             if not data:
                 self.close()
+                return
+            if self._seal is not None:
+                data = self._seal.open(data)
             for header, body in self._decoder.feed(data):
                 self._handle(self, header, body)
         except BlockingIOError:
@@ -144,13 +165,21 @@ class Server:
     """Accepts connections and answers requests; ends the sandbox when nobody has pinged for long enough."""
 
     def __init__(
-        self, reactor: Reactor, supervisor: Supervisor, listener: socket.socket, spool: int, disk: int
+        self,
+        reactor: Reactor,
+        supervisor: Supervisor,
+        listener: socket.socket,
+        spool: int,
+        disk: int,
+        secret: bytes | None = None,
     ) -> None:
         self._reactor = reactor
         self._supervisor = supervisor
         self._listener = listener
         self._spool = spool
         self._disk = disk
+        self._secret = secret
+        self._strangers: list[Connection] = []
         self._boot = os.urandom(8).hex()
         self._epochs: list[int] = []
         self._orphaned: Timer | None = None
@@ -179,7 +208,17 @@ class Server:
         with contextlib.suppress(OSError):
             sock, _ = self._listener.accept()
             sock.setblocking(False)
-            Connection(self._reactor, sock, self._handle)
+            if self._secret is None:
+                Connection(self._reactor, sock, self._handle)
+            else:
+                self._admit(Connection(self._reactor, sock, self._handle, Seal(self._secret, "runner")))
+
+    def _admit(self, stranger: Connection) -> None:
+        """Let a connection that a command might have made wait in a small crowd until it has proved itself."""
+        self._strangers = [other for other in self._strangers if not other.proved]
+        self._strangers.append(stranger)
+        if len(self._strangers) > MAX_STRANGERS:
+            self._strangers.pop(0).close()
 
     def _handle(self, connection: Connection, header: Header, body: bytes) -> None:
         op, rid = header["op"], header["rid"]
@@ -224,12 +263,11 @@ class Server:
         if not has_body(kind):
             self._start(connection, rid, work, None)
             return
-        flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
         try:
-            spool, failure = os.open(".", flags, 0o600, dir_fd=self._spool), None
+            content, failure = spool.unnamed(self._spool), None
         except OSError as error:
-            spool, failure = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC), error
-        connection.uploads[rid] = _Upload(work._replace(spool=spool), spool, failure)
+            content, failure = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC), error
+        connection.uploads[rid] = _Upload(work._replace(spool=content), content, failure)
         self._take(connection, rid, body, last=not header.get("more"))
 
     def _data(self, connection: Connection, header: Header, body: bytes) -> None:

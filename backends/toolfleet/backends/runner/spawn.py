@@ -43,10 +43,10 @@ class Spawner:
         self._proc = os.open("/proc", os.O_PATH | os.O_CLOEXEC)
         self._memory = config.memory if config.monitor else None
         self._shell = _find_shell()
-        # The runner itself counts as one process of the user namespace.
         hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
-        limits = [n if hard == resource.RLIM_INFINITY else min(n, hard) for n in _process_limits(config.pids)]
-        self._commands, self._runner = limits
+        # The runner itself counts as one process of the user namespace.
+        limits = _process_limits(config.pids) if config.count else (hard, hard)
+        self._commands, self._runner = (n if hard == resource.RLIM_INFINITY else min(n, hard) for n in limits)
         # The runner uses its headroom only when it asks for it, see `applet`: a command, which starts with what holds
         # here, cannot use it up before its own limit is set.
         resource.setrlimit(resource.RLIMIT_NPROC, (self._commands, self._runner))
