@@ -164,10 +164,13 @@ class FleetState:
             started,
         )
 
-    async def furnish(self, trajectory: str, boot: str, epoch: int, sandbox: Mapping[str, str]) -> bool:
-        """Note where the workspace is (fields of a sandbox's reference); False when the lease is held elsewhere."""
+    async def furnish(self, trajectory: str, boot: str, epoch: int, sandbox: Mapping[str, str]) -> int:
+        """Note where the workspace is (fields of a sandbox's reference).
+
+        Returns its generation, 0 when the lease is held elsewhere.
+        """
         args = (trajectory, boot, epoch, json.dumps(dict(sandbox)), sandbox["id"], sandbox["place"])
-        return bool(await self._run("furnish", *args))
+        return int(await self._run("furnish", *args))
 
     async def renounce(self, trajectory: str, boot: str, epoch: int, sandbox_id: str, cause: str) -> Renounced:
         """Give up the sandbox of a lease; whether it may be destroyed, and the generation of the workspace after it."""
@@ -176,11 +179,15 @@ class FleetState:
 
     async def hand_over(self, trajectory: str, holder: Holder) -> bool:
         """Have another worker go on with a workspace; False when none can."""
-        return bool(await self._run("hand_over", trajectory, *holder, self._keep))
+        return bool(await self._run("hand_over", trajectory, *holder, self._keep, self._result_keep))
 
-    async def announce(self, trajectory: str, holder: Holder, lease: Mapping[str, str | int], age: float) -> bool:
-        """Tell a Redis that has lost its state of a lease (fields of its hash); False when somebody holds it now."""
-        return bool(await self._run("announce", trajectory, *holder, self._keep, json.dumps(dict(lease)), _ms(age)))
+    async def announce(self, trajectory: str, holder: Holder, lease: Mapping[str, str | int], age: float = 0.0) -> bool:
+        """Tell a Redis that has lost its state of a lease (fields of its hash); False when it is not the holder's.
+
+        ``age`` is that of its workspace, in seconds.
+        """
+        args = (trajectory, *holder, self._keep, self._result_keep, json.dumps(dict(lease)), _ms(age))
+        return bool(await self._run("announce", *args))
 
     async def release(self, trajectory: str, holder: Holder) -> bool:
         """End a lease and give its slot on; False when it was not the holder's any more."""

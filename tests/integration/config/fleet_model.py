@@ -4,105 +4,41 @@ Everything is a dict or a list that one can look at. Methods are named as the sc
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import replace
+
+from integration.config.model_parts import LIVE, Beat, Call, Chosen, Ending, Lease, Parts, Waiter, Worker
 
 from toolfleet.config.state import Holder
 
-#: What tells two results apart: status, executed, output.
-Ending = tuple[str, str, str]
-#: What a producer reads: kind, id, and the ending when it is a result.
-Entry = tuple[str, str, Ending | None]
 
-LIVE = ("assigned", "active", "closing")
-
-
-@dataclass
-class Worker:
-    """A worker whose hash is in Redis."""
-
-    boot: str
-    slots: int
-    accepting: bool
-    alive: bool = True
-
-
-@dataclass
-class Lease:
-    """A lease, or what is left of one."""
-
-    state: str
-    worker: str = ""
-    boot: str = ""
-    epoch: int = 0
-    producer: str = ""
-    lost: str = ""
-    used: bool = False
-    generation: int = 1
-
-
-@dataclass
-class Call:
-    """A call in the ledger."""
-
-    trajectory: str
-    producer: str
-    holder: Holder
-    state: str = "queued"
-    attempt: str = ""
-    ending: Ending | None = None
-
-
-@dataclass
-class Waiter:
-    """A trajectory in the waiting room."""
-
-    producer: str
-    lost: str
-    since: float
-    expired: bool
-
-
-@dataclass
-class Model:
-    """The whole fleet."""
-
-    workers: dict[str, Worker] = field(default_factory=dict)
-    leases: dict[str, Lease] = field(default_factory=dict)
-    held: dict[str, set[str]] = field(default_factory=dict)
-    calls: dict[str, Call] = field(default_factory=dict)
-    entered: dict[str, list[str]] = field(default_factory=dict)
-    """Trajectory -> its open calls, in order of entry."""
-    room: dict[str, Waiter] = field(default_factory=dict)
-    producers: set[str] = field(default_factory=set)
-    sent: dict[str, list[Entry]] = field(default_factory=dict)
-    """Producer -> what was put on its reply stream since the machine looked."""
+class Model(Parts):
+    """The whole fleet, script by script."""
 
     # -- placement
 
-    def route(self, trajectory: str, producer: str, placed_on: str) -> str:
-        """``placed_on`` is the real choice among the workers that are equally good; it must be one of them."""
+    def route(self, trajectory: str, producer: str, chosen: Chosen, known: int = 0, forgotten: str = "") -> str:
         lease = self.leases.get(trajectory)
-        lost = ""
         if lease and lease.state in ("closed", "closing"):
             return "closed"
-        if lease and lease.state == "lost":
-            lost = lease.lost
-        elif lease:
-            if self.alive(lease.worker, lease.boot):
-                lease.producer = producer
-                return "held"
-            lost = self.lose(trajectory, f"worker {lease.worker} died")
+        if lease and lease.state != "lost" and self.goes_on(trajectory, chosen):
+            lease.producer = producer
+            return "held"
+        if not lease and known:
+            if not forgotten:
+                return "forgotten"
+            cause = "Redis lost its state" if forgotten == "tell" else ""
+            self.leases[trajectory] = Lease("lost", "", "", known, producer, cause, generation=2)
         if trajectory in self.room:
             self.room[trajectory].producer = producer
             return "waiting"
         best = self.best_workers() if not self.room else []
         if best:
-            assert placed_on in best, f"{placed_on} was chosen, though {best} have more room"
-            self.assign(trajectory, placed_on, producer, lost)
+            assert chosen(trajectory) in best, f"{chosen(trajectory)} was chosen, though {best} have more room"
+            self.assign(trajectory, chosen(trajectory), producer)
             return "assigned"
         if not any(worker.alive for worker in self.workers.values()):
             return "unserved"
-        self.room[trajectory] = Waiter(producer, lost, 0.0, expired=False)
+        self.room[trajectory] = Waiter(producer, 0.0, expired=False)
         return "waiting"
 
     def leave(self, trajectory: str) -> Holder | None:
@@ -124,22 +60,73 @@ class Model:
             return Holder(lease.worker, lease.boot, lease.epoch)
         return None
 
-    def claim(self, trajectory: str, holder: Holder) -> str | None:
-        """The cause of a loss to be told; None when the lease is held elsewhere."""
+    def claim(self, trajectory: str, holder: Holder) -> tuple[Lease, list[str]] | None:
+        """The lease and what an earlier holder started; None when it is held elsewhere."""
         if not self.holds(trajectory, holder):
             return None
         lease = self.leases[trajectory]
         if lease.state == "assigned":
             lease.state = "active"
-        return lease.lost
+        return lease, [ident for ident in self.entered.get(trajectory, ()) if self.calls[ident].state == "started"]
 
-    def renew_workspace(self, trajectory: str, holder: Holder) -> int:
+    def furnish(self, trajectory: str, holder: Holder, sandbox: str, place: str) -> int:
         if not self.holds(trajectory, holder):
             return 0
         lease = self.leases[trajectory]
-        lease.generation += lease.used
-        lease.used = False
+        if lease.used and lease.sandbox != sandbox:
+            lease.used = False
+            lease.generation += 1
+        lease.sandbox, lease.place = sandbox, place
         return lease.generation
+
+    def renounce(self, trajectory: str, holder: Holder, sandbox: str, cause: str) -> tuple[bool, int]:
+        """Whether to destroy it, and the generation of the workspace after it."""
+        lease = self.leases.get(trajectory)
+        if lease is None:
+            return False, 0
+        if lease.sandbox == sandbox:
+            if not self.holds(trajectory, holder):
+                return False, lease.generation
+            lease.sandbox = lease.place = ""
+            if lease.used:
+                lease.used, lease.lost = False, cause
+                lease.generation += 1
+        return True, lease.generation
+
+    def hand_over(self, trajectory: str, holder: Holder, chosen: Chosen) -> bool:
+        if not self.holds(trajectory, holder):
+            return True
+        best = self.heirs(self.leases[trajectory].place)
+        heir = chosen(trajectory)
+        assert not best or heir in best
+        if not best or heir == holder.worker:
+            return False
+        self.inherit(trajectory, heir)
+        return True
+
+    def announce(self, trajectory: str, holder: Holder, told: Lease) -> bool:
+        """``told`` is the lease as its holder knows it."""
+        if self.holds(trajectory, holder):
+            return True
+        lease = self.leases.get(trajectory)
+        if lease:
+            if lease.epoch >= holder.epoch or not lease.sandbox or lease.sandbox != told.sandbox:
+                if lease.worker != holder.worker:
+                    self.held.get(holder.worker, set()).discard(trajectory)
+                return False
+            self.held[lease.worker].discard(trajectory)
+        waiter = self.room.pop(trajectory, None)
+        producer = waiter.producer if waiter else told.producer
+        state = "closing" if lease and lease.state == "closing" else "active"
+        self.leases[trajectory] = replace(
+            told, state=state, worker=holder.worker, boot=holder.boot, epoch=holder.epoch, producer=producer
+        )
+        self.held.setdefault(holder.worker, set()).add(trajectory)
+        if lease:
+            self.follow(trajectory)
+        if waiter:
+            self.reply(producer, "placed", trajectory, None)
+        return True
 
     def release(self, trajectory: str, holder: Holder) -> bool:
         mine = self.holds(trajectory, holder)
@@ -148,35 +135,46 @@ class Model:
         self.seat(holder.worker)
         return mine
 
-    def heartbeat(
-        self, name: str, boot: str, slots: int, accepting: bool, believed: Iterable[tuple[str, int]]
-    ) -> tuple[set[str], set[tuple[str, int]], set[str]]:
-        """Lost, unknown and orphaned."""
-        self.workers[name] = Worker(boot, slots, accepting)
-        lost, orphaned, known = set(), set(), set()
+    def heartbeat(self, name: str, worker: Worker, believed: Iterable[tuple[str, int]], chosen: Chosen) -> Beat:
+        self.workers[name] = worker
+        beat, known, held = Beat(), set(), self.held.setdefault(name, set())
         for trajectory, epoch in believed:
-            if not self.holds(trajectory, Holder(name, boot, epoch)):
-                lost.add(trajectory)
-                continue
-            known.add(trajectory)
-            if self.leases[trajectory].producer not in self.producers:
-                orphaned.add(trajectory)
-        unknown = set()
-        for trajectory in self.held.setdefault(name, set()) - known:
-            lease = self.leases[trajectory]
-            if lease.boot == boot:
-                unknown.add((trajectory, lease.epoch))
+            lease = self.leases.get(trajectory)
+            if lease and self.holds(trajectory, Holder(name, worker.boot, epoch)):
+                known.add(trajectory)
+                if lease.producer not in self.producers:
+                    beat.orphaned.add(trajectory)
+                if lease.state == "closing" and not self.entered.get(trajectory):
+                    beat.closing.add(trajectory)
+            elif (lease.epoch if lease else 0) < epoch:
+                known.add(trajectory)
+                beat.forgotten.add(trajectory)
+                if lease is None:
+                    held.add(trajectory)
             else:
-                self.lose(trajectory, f"worker {name} restarted")
+                beat.lost.add(trajectory)
+        gone = []
+        for trajectory in held - known:
+            lease = self.leases.get(trajectory)
+            if lease is None or lease.worker != name or lease.state not in LIVE:
+                held.discard(trajectory)
+            elif lease.boot == worker.boot:
+                beat.unknown.add((trajectory, lease.epoch))
+            else:
+                gone.append(trajectory)
+        self.lose_all(gone, f"worker {name} restarted", chosen)
         self.seat(name)
-        return lost, unknown, orphaned
+        return beat
 
-    def recover(self, name: str, boot: str, cause: str, if_lapsed: bool) -> None:
+    def recover(self, name: str, boot: str, cause: str, grace: bool, chosen: Chosen) -> None:
         worker = self.workers.get(name)
-        if worker and (worker.boot != boot or (if_lapsed and worker.alive)):
+        if worker and (worker.boot != boot or (grace and worker.alive)):
             return
-        for trajectory in list(self.held.get(name, ())):
-            self.lose(trajectory, cause)
+        if worker:
+            worker.accepting = False
+        mine = [t for t in self.held.get(name, ()) if t in self.leases and self.leases[t].worker == name]
+        self.lose_all([t for t in mine if self.leases[t].state in LIVE], cause, chosen)
+        self.held.pop(name, None)
         self.workers.pop(name, None)
 
     # -- ledger
@@ -203,7 +201,7 @@ class Model:
         call = self.calls.get(ident)
         if call is None:
             return "missing"
-        if call.state == "started" and call.attempt == attempt:
+        if call.state == "started" and call.attempt == attempt and self.holds(trajectory, holder):
             return "go"
         if call.state != "queued":
             return "duplicate"
@@ -239,84 +237,3 @@ class Model:
         if if_started is not None:
             self.end(ident, if_started)
         return "started"
-
-    # -- the parts
-
-    def alive(self, name: str, boot: str) -> bool:
-        worker = self.workers.get(name)
-        return worker is not None and worker.alive and worker.boot == boot
-
-    def holds(self, trajectory: str, holder: Holder) -> bool:
-        lease = self.leases.get(trajectory)
-        if lease is None or lease.state not in LIVE:
-            return False
-        return (lease.boot, lease.epoch) == (holder.boot, holder.epoch)
-
-    def free(self, name: str) -> int:
-        return self.workers[name].slots - len(self.held.get(name, ()))
-
-    def best_workers(self) -> list[str]:
-        free = {name: self.free(name) for name, w in self.workers.items() if w.alive and w.accepting}
-        most = max(free.values(), default=0)
-        return [name for name, slots in free.items() if slots == most > 0]
-
-    def assign(self, trajectory: str, name: str, producer: str, lost: str) -> Holder:
-        before = self.leases.get(trajectory, Lease(""))
-        boot, epoch = self.workers[name].boot, before.epoch + 1
-        self.leases[trajectory] = Lease(
-            "assigned", name, boot, epoch, producer, lost, used=False, generation=before.generation
-        )
-        self.held.setdefault(name, set()).add(trajectory)
-        return Holder(name, boot, epoch)
-
-    def seat(self, name: str) -> None:
-        worker = self.workers.get(name)
-        if worker is None or not worker.accepting:
-            return
-        for trajectory in sorted(self.room, key=lambda t: (self.room[t].since, t)):
-            if self.free(name) <= 0:
-                return
-            waiter = self.room.pop(trajectory)
-            if not waiter.expired and waiter.producer in self.producers:
-                self.assign(trajectory, name, waiter.producer, waiter.lost)
-                self.reply(waiter.producer, "placed", trajectory, None)
-
-    def lose(self, trajectory: str, cause: str) -> str:
-        lease = self.leases[trajectory]
-        if lease.state == "closing":
-            self.entomb(trajectory)
-            return ""
-        told = False
-        for ident in list(self.entered.get(trajectory, ())):
-            call = self.calls[ident]
-            if call.state == "started":
-                self.end(ident, ("lost", "unknown", ""))
-                told |= self.reply(call.producer, "result", ident, call.ending)
-            else:
-                call.holder = call.holder._replace(boot="")
-                self.reply(call.producer, "moved", ident, None)
-        if lease.used:
-            lease.lost = "" if told else cause
-            lease.generation += 1
-        lease.state, lease.boot = "lost", ""
-        self.held[lease.worker].discard(trajectory)
-        return lease.lost
-
-    def entomb(self, trajectory: str) -> None:
-        lease = self.leases[trajectory]
-        for ident in list(self.entered.get(trajectory, ())):
-            call = self.calls[ident]
-            self.end(ident, ("lost", "unknown" if call.state == "started" else "no", ""))
-            self.reply(call.producer, "result", ident, call.ending)
-        lease.state, lease.boot, lease.lost, lease.used = "closed", "", "", False
-        self.held.get(lease.worker, set()).discard(trajectory)
-
-    def end(self, ident: str, ending: Ending) -> None:
-        call = self.calls[ident]
-        call.state, call.ending = "done", ending
-        self.entered[call.trajectory].remove(ident)
-
-    def reply(self, producer: str, kind: str, ident: str, ending: Ending | None) -> bool:
-        if producer in self.producers:
-            self.sent.setdefault(producer, []).append((kind, ident, ending))
-        return producer in self.producers

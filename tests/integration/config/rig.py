@@ -1,22 +1,29 @@
 """A fleet on the test bench: workers and producers without processes, driven script by script on a real Redis."""
 
 import json
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import redis.asyncio
 
 from toolfleet.config.contract import Status, ToolCall, ToolResult, ended
 from toolfleet.config.settings import Settings
-from toolfleet.config.state import Beat, Finished, FleetState, Holder, Route
+from toolfleet.config.state import Beat, Claim, Finished, FleetState, Holder, Renounced, Route
 
 CAUSE = "worker died"
 DIED = "worker w1 died"
+#: Where sandboxes are that more than one worker reaches.
+HOST = "host-a"
 
 
 def settings(url: str, **overrides: Any) -> Settings:
     """Settings with a heartbeat that lapses only when a test says so."""
     return Settings(redis_url=url, fleet="test", lease_ttl=300.0, **overrides)
+
+
+def sandbox(ident: str = "s1", place: str = HOST) -> dict[str, str]:
+    """The fields of a sandbox's reference."""
+    return {"backend": "bubblewrap", "id": ident, "address": f"/run/{ident}", "place": place}
 
 
 class Rig:
@@ -43,31 +50,36 @@ class Rig:
         serves: Sequence[str] = ("default",),
         warm: int = 0,
         accepting: bool = True,
+        reaches: Sequence[str] = (),
         held: Iterable[tuple[str, int]] = (),
     ) -> Beat:
         """A heartbeat of a worker; its boot is ``<name>-boot``."""
         facts: dict[str, str | int] = {"slots": slots, "accepting": int(accepting)}
         facts |= {f"serves:{profile}": 1 for profile in serves} | {f"warm:{profile}": warm for profile in serves}
+        facts |= {f"reaches:{place}": 1 for place in reaches}
         return await self.state.heartbeat(name, boot or f"{name}-boot", facts, held)
 
     async def lapse(self, name: str = "w1") -> None:
         """The worker's heartbeat lapsed."""
         await self.redis.zadd(self.state.key("workers"), {name: 1}, xx=True)
 
-    async def recover(self, name: str = "w1", boot: str = "", **options: bool) -> int:
+    async def recover(self, name: str = "w1", boot: str = "", *, grace: float | None = None) -> int:
         """Recover a worker until nothing is left; how many passes it took."""
         passes = 1
-        while not await self.state.recover(name, boot or f"{name}-boot", DIED, **options):
+        while not await self.state.recover(name, boot or f"{name}-boot", DIED, grace=grace):
             passes += 1
         return passes
 
     # -- trajectories
 
     async def route(
-        self, trajectory: str = "t1", producer: str = "p1", *, profile: str = "default", wait: float = 300.0
-    ) -> Route:
+        self, trajectory: str = "t1", producer: str = "p1", *, profile: str = "default", wait: float = 300.0,
+        known: int = 0, forgotten: Literal["", "tell", "told"] = "",
+    ) -> Route:  # fmt: skip
         """Ask for a slot."""
-        return await self.state.route(trajectory, producer, profile, sweep="s", setup=[], wait=wait)
+        return await self.state.route(
+            trajectory, producer, profile, sweep="s", setup=[], wait=wait, known_epoch=known, forgotten=forgotten
+        )
 
     async def hold(self, trajectory: str = "t1", producer: str = "p1") -> Holder:
         """Have a slot; the worker takes the lease up."""
@@ -79,18 +91,51 @@ class Rig:
     async def used(self, trajectory: str = "t1", producer: str = "p1") -> Holder:
         """Have a slot in whose workspace a call has run."""
         holder = await self.hold(trajectory, producer)
+        await self.ran(holder, trajectory, producer)
+        return holder
+
+    async def ran(self, holder: Holder, trajectory: str = "t1", producer: str = "p1") -> None:
+        """A call has run in the workspace."""
         call = self.call(f"before-{trajectory}", trajectory, producer)
         assert await self.submit(holder, call) == ["queued"]
         assert await self.start(holder, call) == ["go"]
         assert await self.finish(holder, call) == ["done"]
         await self.replies(producer)
+
+    async def furnish(self, holder: Holder, trajectory: str = "t1", ident: str = "s1", place: str = HOST) -> int:
+        """The holder has made a sandbox; the generation of its workspace."""
+        return await self.state.furnish(trajectory, holder.boot, holder.epoch, sandbox(ident, place))
+
+    async def furnished(self, trajectory: str = "t1", producer: str = "p1", *, place: str = HOST) -> Holder:
+        """Have a slot and a sandbox in which a call has run; t1's is s1."""
+        holder = await self.hold(trajectory, producer)
+        assert await self.furnish(holder, trajectory, f"s{trajectory[1:]}", place)
+        await self.ran(holder, trajectory, producer)
         return holder
+
+    async def renounce(
+        self, holder: Holder, trajectory: str = "t1", ident: str = "s1", cause: str = CAUSE
+    ) -> Renounced:
+        """Ask whether a sandbox may be destroyed."""
+        return await self.state.renounce(trajectory, holder.boot, holder.epoch, ident, cause)
+
+    async def announce(self, holder: Holder, trajectory: str = "t1", **fields: str | int) -> bool:
+        """Tell Redis of a lease with the sandbox s1, in which something has started."""
+        lease: Mapping[str, str | int] = {
+            "producer": "p1", "profile": "default", "sweep": "s", "setup": "[]", "generation": 1, "lost": "", "used": 1,
+            "sandbox": json.dumps(sandbox()), "sandbox_id": "s1", "place": HOST, **fields,
+        }  # fmt: skip
+        return await self.state.announce(trajectory, holder, lease)
 
     async def told(self, trajectory: str, holder: Holder) -> str:
         """The cause of a loss that the next reply has to tell."""
+        return (await self.claim(trajectory, holder)).lost
+
+    async def claim(self, trajectory: str, holder: Holder) -> Claim:
+        """Take a lease up that is the holder's."""
         claim = await self.state.claim(trajectory, holder.boot, holder.epoch)
         assert claim is not None
-        return claim.lost
+        return claim
 
     # -- calls
 
@@ -123,6 +168,12 @@ class Rig:
         """Have calls started."""
         assert set(await self.submit(holder, *calls)) <= {"queued", "again"}
         assert await self.start(holder, *calls) == ["go"] * len(calls)
+
+    async def give_up(self, call: ToolCall, *, leave_running: bool = False) -> tuple[str, str, ToolResult | None]:
+        """As a producer does at a call's deadline, or when it is cancelled."""
+        never = ended(call, Status.FAILED, executed="no", error="deadline")
+        lost = None if leave_running else ended(call, Status.UNKNOWN, executed="unknown", error="deadline")
+        return await self.state.give_up(call, never, lost)
 
     # -- what is to be seen
 

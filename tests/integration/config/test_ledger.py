@@ -1,16 +1,14 @@
-"""What becomes of calls: submit, start, finish, give_up, each verdict on a real Redis; and that every script bears
-being run twice, because redis-py repeats one whose answer was lost."""
+"""What becomes of calls: submit, start, finish and give_up, each verdict on a real Redis."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
-import redis.asyncio
-from integration.config.rig import CAUSE, Rig, settings
+from integration.config.rig import CAUSE, HOST, Rig
 
 from toolfleet.config import keys
-from toolfleet.config.contract import Status, ToolCall, ToolResult, ended
-from toolfleet.config.state import FleetState, Holder
+from toolfleet.config.contract import Status, ToolCall
+from toolfleet.config.state import Holder
 
 
 @pytest.fixture
@@ -24,13 +22,6 @@ async def holder(rig: Rig) -> Holder:
 def call(rig: Rig) -> ToolCall:
     """The call c1 of t1."""
     return rig.call()
-
-
-async def give_up(rig: Rig, call: ToolCall, *, leave_running: bool = False) -> tuple[str, str, ToolResult | None]:
-    """As a producer does at a call's deadline, or when it is cancelled."""
-    never = ended(call, Status.FAILED, executed="no", error="deadline")
-    lost = None if leave_running else ended(call, Status.UNKNOWN, executed="unknown", error="deadline")
-    return await rig.state.give_up(call, never, lost)
 
 
 class TestSubmit:
@@ -146,6 +137,16 @@ class TestStart:
         assert await rig.start(holder, call, attempt="a1") == ["go"]
         assert await rig.start(holder, call, attempt="a1") == ["go"]
 
+    async def test_the_same_attempt_does_not_pass_once_the_call_is_another_holders(
+        self, rig: Rig, call: ToolCall
+    ) -> None:
+        await rig.worker("w1", reaches=[HOST])
+        holder = await rig.furnished()
+        await rig.running(holder, call)
+        await rig.worker("w2", reaches=[HOST])
+        await rig.recover("w1")
+        assert await rig.start(holder, call) == ["duplicate"]
+
     async def test_two_messages_with_one_call_start_it_once(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
         await rig.submit(holder, call)
         found = await rig.state.start(holder.boot, [(call, 1, "a1"), (call, 1, "a2")])
@@ -170,7 +171,7 @@ class TestStart:
 
     async def test_a_call_given_up_never_starts(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
         await rig.submit(holder, call)
-        await give_up(rig, call)
+        await rig.give_up(call)
         assert await rig.start(holder, call) == ["duplicate"]
 
     async def test_tells_how_long_ago_it_was_submitted_also_after_a_move(
@@ -206,7 +207,7 @@ class TestFinish:
 
     async def test_late_when_it_had_ended(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
         await rig.running(holder, call)
-        await give_up(rig, call)
+        await rig.give_up(call)
         assert await rig.finish(holder, call) == ["late"]
         assert await rig.replies() == []
 
@@ -274,7 +275,7 @@ class TestFinish:
 class TestGiveUp:
     async def test_ended_before_it_started(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
         await rig.submit(holder, call)
-        verdict, worker, result = await give_up(rig, call)
+        verdict, worker, result = await rig.give_up(call)
         assert (verdict, worker) == ("ended", "w1")
         assert result
         assert (result.status, result.executed) == ("failed", "no")
@@ -283,31 +284,31 @@ class TestGiveUp:
 
     async def test_started_and_recorded_as_unknown(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
         await rig.running(holder, call)
-        assert await give_up(rig, call) == ("started", "w1", None)
+        assert await rig.give_up(call) == ("started", "w1", None)
         assert await rig.finish(holder, call) == ["late"]
-        _, _, standing = await give_up(rig, call, leave_running=True)
+        _, _, standing = await rig.give_up(call, leave_running=True)
         assert standing
         assert standing.status == "unknown"
 
     async def test_started_and_left_running(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
         await rig.running(holder, call)
-        assert await give_up(rig, call, leave_running=True) == ("started", "w1", None)
+        assert await rig.give_up(call, leave_running=True) == ("started", "w1", None)
         assert await rig.open_calls() == ["c1"]
         assert await rig.finish(holder, call, status=Status.CANCELLED) == ["done"]
 
     async def test_done_before(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
         await rig.running(holder, call)
         await rig.finish(holder, call)
-        assert await give_up(rig, call) == ("done", "w1", rig.result(call))
+        assert await rig.give_up(call) == ("done", "w1", rig.result(call))
 
     async def test_missing(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
-        assert await give_up(rig, call) == ("missing", "", None)
+        assert await rig.give_up(call) == ("missing", "", None)
         assert await rig.fields("call", "c1") == {}
 
     async def test_a_call_on_its_way_back_ends_too(self, rig: Rig, holder: Holder, call: ToolCall) -> None:
         await rig.submit(holder, call)
         await rig.recover()
-        verdict, _, _ = await give_up(rig, call)
+        verdict, _, _ = await rig.give_up(call)
         assert verdict == "ended"
         assert await rig.open_calls() == []
 
@@ -378,7 +379,7 @@ class TestTimeToLive:
         await rig.running(holder, call)
         endings: dict[str, Callable[[], Awaitable[object]]] = {
             "finish": lambda: rig.finish(holder, call),
-            "give_up": lambda: give_up(rig, call),
+            "give_up": lambda: rig.give_up(call),
             "recover": lambda: rig.recover(),
             "release": lambda: rig.state.release("t1", holder),
         }
@@ -402,147 +403,6 @@ class TestTimeToLive:
         assert await rig.state.blob("other") is None
 
 
-class Echo(FleetState):
-    """Runs every script twice with the same arguments, as redis-py does when an answer is lost; the second counts."""
-
-    async def _run(self, name: str, *args: str | int) -> object:
-        await super()._run(name, *args)
-        return await super()._run(name, *args)
-
-
-class TestEveryScriptBearsBeingRunTwice:
-    @pytest.fixture
-    async def rig(self, raw: redis.asyncio.Redis, redis_url: str) -> Rig:
-        """A bench on which everything happens twice."""
-        made = Rig(raw, settings(redis_url))
-        made.state = Echo(raw, made.settings)
-        await made.producer()
-        return made
-
-    async def test_route_reserves_one_slot(self, rig: Rig) -> None:
-        await rig.worker(slots=2)
-        route = await rig.route()
-        assert (route.verdict, route.holder) == ("held", Holder("w1", "w1-boot", 1)), "the holder is what matters"
-        assert await rig.leases() == {"t1"}
-
-    async def test_route_waits_once(self, rig: Rig) -> None:
-        await rig.worker(accepting=False)
-        assert (await rig.route()).verdict == "waiting"
-        assert await rig.state.waiting() == 1
-
-    async def test_route_away_from_a_dead_worker_raises_the_epoch_once(self, rig: Rig) -> None:
-        await rig.worker("w1")
-        await rig.running(await rig.hold(), rig.call())
-        await rig.lapse("w1")
-        await rig.worker("w2")
-        assert (await rig.route()).holder == Holder("w2", "w2-boot", 2)
-        assert len(await rig.results()) == 1
-
-    async def test_leave(self, rig: Rig) -> None:
-        await rig.worker(accepting=False)
-        await rig.route()
-        assert await rig.state.leave("t1") is None
-        await rig.worker()
-        holder = await rig.hold()
-        assert await rig.state.leave("t1") == holder
-
-    async def test_close_still_names_the_holder(self, rig: Rig) -> None:
-        await rig.worker()
-        holder = await rig.hold()
-        assert await rig.state.close("t1") == holder
-
-    async def test_close_without_a_holder(self, rig: Rig) -> None:
-        assert await rig.state.close("t1") is None
-
-    async def test_claim(self, rig: Rig) -> None:
-        await rig.worker()
-        await rig.hold()
-
-    async def test_renew_workspace_counts_once(self, rig: Rig) -> None:
-        await rig.worker()
-        holder = await rig.hold()
-        await rig.running(holder, rig.call())
-        assert await rig.state.renew_workspace("t1", holder.boot, 1) == 2
-
-    async def test_release_gives_one_slot_on(self, rig: Rig) -> None:
-        """Asked again it says that the lease is not the worker's any more, which is true and harms nobody."""
-        await rig.worker()
-        holder = await rig.hold()
-        await rig.route("t2")
-        await rig.route("t3")
-        assert await rig.state.release("t1", holder) is False
-        assert set(await rig.placed()) == {"t2"}
-
-    async def test_heartbeat_tells_the_same(self, rig: Rig) -> None:
-        await rig.worker(slots=2)
-        await rig.hold("t1")
-        beat = await rig.worker(slots=2, held=[("t9", 1)])
-        assert (beat.lost, beat.unknown) == (["t9"], [("t1", 1)])
-
-    async def test_heartbeat_seats_each_waiter_once(self, rig: Rig) -> None:
-        await rig.worker(accepting=False)
-        await rig.route("t1")
-        await rig.worker(slots=2)
-        assert set(await rig.placed()) == {"t1"}
-        assert await rig.leases() == {"t1"}
-
-    async def test_heartbeat_of_a_new_process_ends_the_old_ones_calls_once(self, rig: Rig) -> None:
-        await rig.worker(boot="old")
-        await rig.running(await rig.hold(), rig.call())
-        await rig.worker(boot="new")
-        assert len(await rig.results()) == 1
-
-    async def test_recover_tells_once(self, rig: Rig) -> None:
-        await rig.worker()
-        holder = await rig.hold()
-        await rig.running(holder, rig.call("c1"))
-        await rig.submit(holder, rig.call("c2"))
-        assert await rig.recover() == 1
-        assert sorted(kind for kind, _, _ in await rig.replies()) == ["moved", "result"]
-
-    async def test_submit_enters_once_and_says_so(self, rig: Rig) -> None:
-        await rig.worker()
-        holder = await rig.hold()
-        assert await rig.submit(holder, rig.call()) == ["again"], "both verdicts mean: publish it"
-        assert await rig.open_calls() == ["c1"]
-        assert await rig.submit(holder, rig.call("c2", "t9")) == ["moved"]
-        await rig.start(holder, rig.call())
-        await rig.finish(holder, rig.call())
-        assert await rig.submit(holder, rig.call()) == ["done"]
-        assert {result.output for result in await rig.results()} == {"out"}, "more than once, but one and the same"
-
-    async def test_start_still_goes(self, rig: Rig) -> None:
-        await rig.worker()
-        holder = await rig.hold()
-        await rig.submit(holder, rig.call())
-        assert await rig.start(holder, rig.call(), attempt="a1") == ["go"]
-        assert await rig.start(holder, rig.call(), attempt="a2") == ["duplicate"]
-
-    async def test_finish_is_still_done_and_delivers_once(self, rig: Rig) -> None:
-        await rig.worker()
-        holder = await rig.hold()
-        await rig.submit(holder, rig.call())
-        await rig.start(holder, rig.call())
-        assert await rig.finish(holder, rig.call()) == ["done"]
-        assert len(await rig.results()) == 1
-
-    async def test_give_up_before_the_start(self, rig: Rig) -> None:
-        await rig.worker()
-        await rig.submit(await rig.hold(), rig.call())
-        verdict, worker, result = await give_up(rig, rig.call())
-        assert (verdict, worker) == ("ended", "w1")
-        assert result
-        assert result.status == "failed"
-
-    @pytest.mark.parametrize("leave_running", [False, True])
-    async def test_give_up_after_the_start_still_says_where_to_stop_it(self, leave_running: bool, rig: Rig) -> None:
-        await rig.worker()
-        holder = await rig.hold()
-        await rig.submit(holder, rig.call())
-        await rig.start(holder, rig.call())
-        assert await give_up(rig, rig.call(), leave_running=leave_running) == ("started", "w1", None)
-
-
 async def test_many_at_once_start_a_call_once_and_deliver_it_once(rig: Rig) -> None:
     """The races that Lua rules out, on several connections at the same time."""
     await rig.worker("w1", slots=50)
@@ -556,7 +416,7 @@ async def test_many_at_once_start_a_call_once_and_deliver_it_once(rig: Rig) -> N
     assert started.count(["go"]) == 1
     ended = await asyncio.gather(
         *(rig.finish(holder, call, output=f"{n}") for n in range(20)),
-        *(give_up(rig, call) for _ in range(5)),
+        *(rig.give_up(call) for _ in range(5)),
         rig.state.recover("w1", "w1-boot", CAUSE),
     )
     assert len(await rig.results()) <= 1

@@ -85,17 +85,17 @@ class Tenancy:
                 attempts = attempt.retry_state.attempt_number
                 sandbox = await self._prepared(lease)
         try:
-            known = await persist(
+            generation = await persist(
                 lambda: self._state.furnish(lease.trajectory_id, self._boot, lease.epoch, asdict(sandbox.ref)),
                 self.patience,
             )
         except OUTAGES as error:
             self._pool.discard(sandbox)
             raise BackendError(f"Redis did not answer: {error}") from None
-        if not known:
+        if not generation:
             self._pool.discard(sandbox)
             raise HeldElsewhere
-        lease.sandbox = sandbox
+        lease.sandbox, lease.generation = sandbox, max(lease.generation, generation)
         return attempts
 
     async def part(self, lease: Lease, sandbox: Sandbox, cause: str, *, patience: float | None = None) -> None:

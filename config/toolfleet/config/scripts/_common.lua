@@ -56,15 +56,16 @@ local function pick_heir(place, profile, now)
   return best
 end
 
--- Give the trajectory to the worker under a new epoch. `want` holds producer, profile, sweep, setup, and after a
--- loss its cause. The epoch never falls as long as the tombstone of the last lease is remembered.
+-- Give the trajectory to the worker under a new epoch. `want` holds producer, profile, sweep, setup. The epoch never
+-- falls as long as the last lease is remembered, and a loss that no reply has told stays noted in the lease.
 local function assign(trajectory, worker, want, now, keep_ms)
   local boot = redis.call('HGET', worker_key(worker), 'boot')
   local key = lease_key(trajectory)
   local epoch = redis.call('HINCRBY', key, 'epoch', 1)
   redis.call('HSETNX', key, 'generation', 1)
+  redis.call('HSETNX', key, 'lost', '')
   redis.call('HSET', key, 'state', 'assigned', 'worker', worker, 'boot', boot, 'producer', want.producer,
-    'profile', want.profile, 'sweep', want.sweep, 'setup', want.setup, 'lost', want.lost, 'used', '0', 'active', now,
+    'profile', want.profile, 'sweep', want.sweep, 'setup', want.setup, 'used', '0', 'active', now,
     'sandbox', '', 'sandbox_id', '', 'place', '', 'since', now)
   redis.call('PEXPIRE', key, keep_ms)
   redis.call('SADD', leases_key(worker), trajectory)
@@ -114,11 +115,11 @@ local function seat_waiters(worker, now, keep_ms)
     if free <= 0 then break end
     local t, profile = first_waiter(worker)
     if not t then break end
-    local h = redis.call('HMGET', waiter_key(t), 'producer', 'sweep', 'setup', 'until', 'lost')
+    local h = redis.call('HMGET', waiter_key(t), 'producer', 'sweep', 'setup', 'until')
     leave_room(t)
     redis.call('ZREM', room_key(profile), t)
     if h[1] and tonumber(h[4]) > now and redis.call('EXISTS', producer_key(h[1])) == 1 then
-      local want = {producer = h[1], profile = profile, sweep = h[2], setup = h[3], lost = h[5]}
+      local want = {producer = h[1], profile = profile, sweep = h[2], setup = h[3]}
       local boot, epoch = assign(t, worker, want, now, keep_ms)
       reply(h[1], 'placed', t, cjson.encode({worker = worker, boot = boot, epoch = epoch}), keep_ms)
       seated, free = seated + 1, free - 1
@@ -173,20 +174,16 @@ local function entomb(trajectory, worker, cause, keep_ms, result_ms)
   redis.call('SREM', leases_key(worker), trajectory)
 end
 
--- Hand a lease with its sandbox to another worker under a new epoch. Calls that started stay so: the runner has them,
--- and the heir asks it by their ids. Calls still queued go back to their producers, to be carried to the heir.
-local function hand_over(trajectory, from, heir, keep_ms)
-  local key, boot = lease_key(trajectory), redis.call('HGET', worker_key(heir), 'boot')
-  local epoch = redis.call('HINCRBY', key, 'epoch', 1)
-  if redis.call('HGET', key, 'state') == 'active' then redis.call('HSET', key, 'state', 'assigned') end
-  redis.call('HSET', key, 'worker', heir, 'boot', boot)
-  redis.call('SREM', leases_key(from), trajectory)
-  redis.call('SADD', leases_key(heir), trajectory)
-  redis.call('PEXPIRE', leases_key(heir), keep_ms)
-  redis.call('HINCRBY', worker_key(heir), 'inherited', 1)
+-- The lease has another holder than `from` now. Calls that started stay so: the runner has them, and the holder asks
+-- it by their ids. Calls still queued go back to their producers, to be carried to the holder. A trajectory that is
+-- closing lets no producer in again: there they end.
+local function follow(trajectory, from, keep_ms, result_ms)
+  local l = redis.call('HMGET', lease_key(trajectory), 'worker', 'boot', 'epoch', 'state')
   for _, call in ipairs(open_calls(trajectory)) do
     if call.state == 'started' then
-      redis.call('HSET', call_key(call.id), 'worker', heir, 'boot', boot, 'epoch', epoch)
+      redis.call('HSET', call_key(call.id), 'worker', l[1], 'boot', l[2], 'epoch', l[3])
+    elseif l[4] == 'closing' then
+      end_as_lost(call.id, call, trajectory, from, 'the trajectory was closed', keep_ms, result_ms)
     else
       redis.call('HSET', call_key(call.id), 'boot', '')
       reply(call.producer, 'moved', call.id, trajectory, keep_ms)
@@ -194,20 +191,33 @@ local function hand_over(trajectory, from, heir, keep_ms)
   end
 end
 
+-- Hand a lease with its sandbox to another worker under a new epoch.
+local function hand_over(trajectory, from, heir, keep_ms, result_ms)
+  local key, boot = lease_key(trajectory), redis.call('HGET', worker_key(heir), 'boot')
+  redis.call('HINCRBY', key, 'epoch', 1)
+  if redis.call('HGET', key, 'state') == 'active' then redis.call('HSET', key, 'state', 'assigned') end
+  redis.call('HSET', key, 'worker', heir, 'boot', boot)
+  redis.call('SREM', leases_key(from), trajectory)
+  redis.call('SADD', leases_key(heir), trajectory)
+  redis.call('PEXPIRE', leases_key(heir), keep_ms)
+  redis.call('HINCRBY', worker_key(heir), 'inherited', 1)
+  follow(trajectory, from, keep_ms, result_ms)
+end
+
 -- The holder of the lease is gone. Where another worker can reach its sandbox, that one goes on with it. Otherwise the
 -- workspace is gone: calls that had started end as lost, which tells the loss; calls still queued are sent back to
--- their producers to be routed anew. Returns nil after a handing over; else the cause that the next reply has to tell,
--- empty when one has told it, or when nothing had started in the workspace and so nothing is lost.
+-- their producers to be routed anew. The lease keeps the cause that the next reply has to tell: none when one has told
+-- it, or when nothing had started in the workspace and so nothing is lost. Returns whether it was handed over.
 local function lose(trajectory, worker, cause, now, keep_ms, result_ms)
   local l = redis.call('HMGET', lease_key(trajectory), 'state', 'used', 'lost', 'place', 'profile')
   local heir = pick_heir(l[4], l[5], now)
   if heir then
-    hand_over(trajectory, worker, heir, keep_ms)
-    return nil
+    hand_over(trajectory, worker, heir, keep_ms, result_ms)
+    return true
   end
   if l[1] == 'closing' then
     entomb(trajectory, worker, cause, keep_ms, result_ms)
-    return ''
+    return false
   end
   local told = false
   for _, call in ipairs(open_calls(trajectory)) do
@@ -218,15 +228,16 @@ local function lose(trajectory, worker, cause, now, keep_ms, result_ms)
       reply(call.producer, 'moved', call.id, trajectory, keep_ms)
     end
   end
-  if l[2] ~= '1' then
-    cause = l[3] or ''
-  else
+  if l[2] == '1' then
     -- Counted here and not at the next assignment: a loss already told needs a new workspace as well.
     redis.call('HINCRBY', lease_key(trajectory), 'generation', 1)
-    if told then cause = '' end
+  else
+    cause = l[3] or ''
   end
+  -- Also a loss that the holder had noted (renounce), while the call in which it showed had not ended yet.
+  if told then cause = '' end
   redis.call('HSET', lease_key(trajectory), 'state', 'lost', 'boot', '', 'lost', cause,
     'sandbox', '', 'sandbox_id', '', 'place', '')
   redis.call('SREM', leases_key(worker), trajectory)
-  return cause
+  return false
 end

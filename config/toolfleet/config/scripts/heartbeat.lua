@@ -32,6 +32,8 @@ for i = 8, 7 + 2 * tonumber(ARGV[7]), 2 do
   elseif tonumber(redis.call('HGET', lease_key(t), 'epoch') or 0) < tonumber(epoch) then
     known[t] = true
     forgotten[#forgotten + 1] = t
+    -- Its slot is taken before anybody who waits can get it; an announcement that is refused gives it back.
+    if redis.call('EXISTS', lease_key(t)) == 0 then redis.call('SADD', leases_key(worker), t) end
   else
     lost[#lost + 1] = t
   end

@@ -7,7 +7,7 @@
 -- When something had started in the workspace, its loss is noted to be told by the next reply, and the generation
 -- rises. Asking twice changes nothing more.
 local key = lease_key(ARGV[1])
-local l = redis.call('HMGET', key, 'sandbox_id', 'epoch', 'used', 'generation')
+local l = redis.call('HMGET', key, 'sandbox_id', 'state', 'used', 'generation')
 if not l[2] then return {'leave', '0'} end
 if l[1] ~= ARGV[4] then return {'destroy', l[4] or '1'} end
 if not holds(ARGV[1], ARGV[2], ARGV[3]) then return {'leave', l[4]} end

@@ -15,31 +15,28 @@
 --   unserved  no live worker serves the profile
 local t, producer, keep_ms = ARGV[1], ARGV[2], tonumber(ARGV[8])
 local now = now_ms()
-local want = {producer = producer, profile = ARGV[3], sweep = ARGV[4], setup = ARGV[5], lost = ''}
-local l = redis.call('HMGET', lease_key(t), 'state', 'worker', 'boot', 'epoch', 'lost')
+local want = {producer = producer, profile = ARGV[3], sweep = ARGV[4], setup = ARGV[5]}
+local l = redis.call('HMGET', lease_key(t), 'state', 'worker', 'boot', 'epoch')
 if l[1] == 'closed' or l[1] == 'closing' then return {'closed'} end
-if l[1] == 'lost' then
-  want.lost = l[5] or ''
-elseif l[1] then
+if l[1] and l[1] ~= 'lost' then
   if alive(l[2], l[3], now, tonumber(ARGV[10])) then
     redis.call('HSET', lease_key(t), 'producer', producer)
     return {'held', l[2], l[3], l[4]}
   end
   -- The holder's heartbeat lapsed: another takes its place, or the next reply must tell the loss.
-  local cause = lose(t, l[2], 'worker ' .. l[2] .. ' died', now, keep_ms, tonumber(ARGV[9]))
-  if not cause then
+  if lose(t, l[2], 'worker ' .. l[2] .. ' died', now, keep_ms, tonumber(ARGV[9])) then
     redis.call('HSET', lease_key(t), 'producer', producer)
     l = redis.call('HMGET', lease_key(t), 'worker', 'boot', 'epoch')
     return {'held', l[1], l[2], l[3]}
   end
-  want.lost = cause
 end
 if not l[1] and tonumber(ARGV[11]) > 0 then
   if ARGV[12] == '' then return {'forgotten'} end
-  -- Nobody came forward: the epoch must rise, and the loss must be told.
-  redis.call('HSET', lease_key(t), 'epoch', ARGV[11], 'generation', 2)
+  -- Nobody came forward. From here on it is a loss like any other: noted until a reply has told it, however long the
+  -- trajectory waits for a slot, and under an epoch that rises.
+  redis.call('HSET', lease_key(t), 'state', 'lost', 'worker', '', 'boot', '', 'epoch', ARGV[11], 'generation', 2,
+    'lost', ARGV[12] == 'tell' and 'Redis lost its state' or '', 'used', '0', 'producer', producer)
   redis.call('PEXPIRE', lease_key(t), keep_ms)
-  if ARGV[12] == 'tell' then want.lost = 'Redis lost its state' end
 end
 if redis.call('EXISTS', waiter_key(t)) == 1 then
   redis.call('HSET', waiter_key(t), 'producer', producer, 'until', now + tonumber(ARGV[7]))
@@ -64,7 +61,7 @@ if not served then return {'unserved'} end
 if redis.call('ZCARD', room_key(want.profile)) >= tonumber(ARGV[6]) then return {'full'} end
 redis.call('ZADD', room_key(want.profile), now, t)
 redis.call('HSET', waiter_key(t), 'producer', producer, 'profile', want.profile, 'sweep', want.sweep,
-  'setup', want.setup, 'until', now + tonumber(ARGV[7]), 'lost', want.lost)
+  'setup', want.setup, 'until', now + tonumber(ARGV[7]))
 redis.call('PEXPIRE', room_key(want.profile), keep_ms)
 redis.call('PEXPIRE', waiter_key(t), keep_ms)
 return {'waiting'}

@@ -13,8 +13,9 @@ for i = 2, #ARGV, 4 do
   local verdict
   if not c[1] then
     verdict = 'missing'
-  elseif c[1] == 'started' and c[3] == token then
-    -- The same attempt asks again, because the connection broke before it had the answer.
+  elseif c[1] == 'started' and c[3] == token and holds(t, boot, epoch) then
+    -- The same attempt asks again, because the connection broke before it had the answer. Not once the lease was
+    -- handed over: the call is the next holder's by then.
     verdict = 'go'
   elseif c[1] ~= 'queued' then
     verdict = 'duplicate'

@@ -1,0 +1,227 @@
+"""What the model of the fleet is made of, and what its scripts share: the counterpart of ``_common.lua``."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from toolfleet.config.state import Holder
+
+#: What tells two results apart: status, executed, output.
+Ending = tuple[str, str, str]
+#: What a producer reads: kind, id, and the ending when it is a result.
+Entry = tuple[str, str, Ending | None]
+
+#: The real choice for a trajectory, among the workers that are equally good; it must be one of them.
+Chosen = Callable[[str], str]
+
+LIVE = ("assigned", "active", "closing")
+
+
+@dataclass
+class Worker:
+    """A worker whose hash is in Redis."""
+
+    boot: str
+    slots: int
+    accepting: bool
+    place: str
+    alive: bool = True
+
+
+@dataclass
+class Lease:
+    """A lease, or what is left of one."""
+
+    state: str
+    worker: str = ""
+    boot: str = ""
+    epoch: int = 0
+    producer: str = ""
+    lost: str = ""
+    used: bool = False
+    generation: int = 1
+    sandbox: str = ""
+    place: str = ""
+
+
+@dataclass
+class Call:
+    """A call in the ledger."""
+
+    trajectory: str
+    producer: str
+    holder: Holder
+    state: str = "queued"
+    attempt: str = ""
+    ending: Ending | None = None
+
+
+@dataclass
+class Waiter:
+    """A trajectory in the waiting room."""
+
+    producer: str
+    since: float
+    expired: bool
+
+
+@dataclass
+class Beat:
+    """What a heartbeat is answered."""
+
+    lost: set[str] = field(default_factory=set)
+    unknown: set[tuple[str, int]] = field(default_factory=set)
+    orphaned: set[str] = field(default_factory=set)
+    closing: set[str] = field(default_factory=set)
+    forgotten: set[str] = field(default_factory=set)
+
+
+@dataclass
+class Parts:
+    """The whole fleet; every step that more than one script takes is a method."""
+
+    workers: dict[str, Worker] = field(default_factory=dict)
+    leases: dict[str, Lease] = field(default_factory=dict)
+    held: dict[str, set[str]] = field(default_factory=dict)
+    calls: dict[str, Call] = field(default_factory=dict)
+    entered: dict[str, list[str]] = field(default_factory=dict)
+    """Trajectory -> its open calls, in order of entry."""
+    room: dict[str, Waiter] = field(default_factory=dict)
+    producers: set[str] = field(default_factory=set)
+    sent: dict[str, list[Entry]] = field(default_factory=dict)
+    """Producer -> what was put on its reply stream since the machine looked."""
+
+    def alive(self, name: str, boot: str) -> bool:
+        worker = self.workers.get(name)
+        return worker is not None and worker.alive and worker.boot == boot
+
+    def goes_on(self, trajectory: str, chosen: Chosen) -> bool:
+        """Whether the workspace of a live lease has a holder, be it a new one."""
+        lease = self.leases[trajectory]
+        return self.alive(lease.worker, lease.boot) or self.lose(trajectory, f"worker {lease.worker} died", chosen)
+
+    def holds(self, trajectory: str, holder: Holder) -> bool:
+        lease = self.leases.get(trajectory)
+        if lease is None or lease.state not in LIVE:
+            return False
+        return (lease.boot, lease.epoch) == (holder.boot, holder.epoch)
+
+    def free(self, name: str) -> int:
+        return self.workers[name].slots - len(self.held.get(name, ()))
+
+    def best_workers(self) -> list[str]:
+        free = {name: self.free(name) for name, w in self.workers.items() if w.alive and w.accepting}
+        most = max(free.values(), default=0)
+        return [name for name, slots in free.items() if slots == most > 0]
+
+    def heirs(self, place: str) -> list[str]:
+        """Those who reach the place and have the most free slots, be there none."""
+        free = {n: self.free(n) for n, w in self.workers.items() if w.alive and w.accepting and w.place == place != ""}
+        return [name for name, slots in free.items() if slots == max(free.values())]
+
+    def assign(self, trajectory: str, name: str, producer: str) -> None:
+        before = self.leases.get(trajectory, Lease(""))
+        boot, epoch = self.workers[name].boot, before.epoch + 1
+        self.leases[trajectory] = Lease(
+            "assigned", name, boot, epoch, producer, before.lost, generation=before.generation
+        )
+        self.held.setdefault(name, set()).add(trajectory)
+
+    def seat(self, name: str) -> None:
+        worker = self.workers.get(name)
+        if worker is None or not worker.accepting:
+            return
+        free = self.free(name)
+        for trajectory in sorted(self.room, key=lambda t: (self.room[t].since, t)):
+            if free <= 0:
+                return
+            waiter = self.room.pop(trajectory)
+            if not waiter.expired and waiter.producer in self.producers:
+                # One less, even for a trajectory whose slot was kept while Redis had forgotten it.
+                free -= 1
+                self.assign(trajectory, name, waiter.producer)
+                self.reply(waiter.producer, "placed", trajectory, None)
+
+    def lose_all(self, trajectories: Iterable[str], cause: str, chosen: Chosen) -> None:
+        """In whichever order explains the choices: each heir makes the next one less likely."""
+        left = set(trajectories)
+        while left:
+            for trajectory in sorted(left):
+                best = self.heirs(self.leases[trajectory].place)
+                if not best or chosen(trajectory) in best:
+                    break
+            self.lose(trajectory, cause, chosen)
+            left.remove(trajectory)
+
+    def lose(self, trajectory: str, cause: str, chosen: Chosen) -> bool:
+        lease = self.leases[trajectory]
+        best = self.heirs(lease.place)
+        if best:
+            assert chosen(trajectory) in best, f"{chosen(trajectory)} inherited, though {best} have more room"
+            self.inherit(trajectory, chosen(trajectory))
+            return True
+        if lease.state == "closing":
+            self.entomb(trajectory)
+            return False
+        told = False
+        for ident in list(self.entered.get(trajectory, ())):
+            call = self.calls[ident]
+            if call.state == "started":
+                self.end(ident, ("lost", "unknown", ""))
+                told |= self.reply(call.producer, "result", ident, call.ending)
+            else:
+                self.send_back(ident)
+        if lease.used:
+            lease.lost = cause
+            lease.generation += 1
+        if told:
+            lease.lost = ""
+        lease.state, lease.boot, lease.sandbox, lease.place = "lost", "", "", ""
+        self.held[lease.worker].discard(trajectory)
+        return False
+
+    def inherit(self, trajectory: str, heir: str) -> None:
+        lease = self.leases[trajectory]
+        self.held[lease.worker].discard(trajectory)
+        self.held.setdefault(heir, set()).add(trajectory)
+        lease.worker, lease.boot, lease.epoch = heir, self.workers[heir].boot, lease.epoch + 1
+        if lease.state == "active":
+            lease.state = "assigned"
+        self.follow(trajectory)
+
+    def follow(self, trajectory: str) -> None:
+        """The calls of a lease that has another holder now."""
+        lease = self.leases[trajectory]
+        for ident in list(self.entered.get(trajectory, ())):
+            call = self.calls[ident]
+            if call.state == "started":
+                call.holder = Holder(lease.worker, lease.boot, lease.epoch)
+            elif lease.state == "closing":
+                self.end(ident, ("lost", "no", ""))
+                self.reply(call.producer, "result", ident, call.ending)
+            else:
+                self.send_back(ident)
+
+    def send_back(self, ident: str) -> None:
+        call = self.calls[ident]
+        call.holder = call.holder._replace(boot="")
+        self.reply(call.producer, "moved", ident, None)
+
+    def entomb(self, trajectory: str) -> None:
+        lease = self.leases[trajectory]
+        for ident in list(self.entered.get(trajectory, ())):
+            call = self.calls[ident]
+            self.end(ident, ("lost", "unknown" if call.state == "started" else "no", ""))
+            self.reply(call.producer, "result", ident, call.ending)
+        lease.state, lease.boot, lease.lost, lease.used = "closed", "", "", False
+        lease.sandbox = lease.place = ""
+        self.held.get(lease.worker, set()).discard(trajectory)
+
+    def end(self, ident: str, ending: Ending) -> None:
+        call = self.calls[ident]
+        call.state, call.ending = "done", ending
+        self.entered[call.trajectory].remove(ident)
+
+    def reply(self, producer: str, kind: str, ident: str, ending: Ending | None) -> bool:
+        if producer in self.producers:
+            self.sent.setdefault(producer, []).append((kind, ident, ending))
+        return producer in self.producers
