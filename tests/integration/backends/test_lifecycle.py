@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from toolfleet.backends import channel
 from toolfleet.backends.base import Owner, SandboxRef
 from toolfleet.backends.bubblewrap import BubblewrapBackend
 from toolfleet.backends.local import layout
@@ -104,6 +105,20 @@ async def test_a_killed_runner_is_a_lost_sandbox(box: "Box") -> None:
     assert lost.value.sent
     with pytest.raises(SandboxLost) as lost:
         await box.sh("true")
+    assert not lost.value.sent
+
+
+async def test_a_runner_that_falls_silent_is_a_lost_sandbox(box: "Box", monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for it for ever: neither a call that was sent, nor one that finds it so."""
+    await box.sh("true")
+    monkeypatch.setattr(channel, "GUARD", 0.3)
+    monkeypatch.setattr(channel, "ANSWER", 0.3)
+    os.kill(runner_of(box).pid, signal.SIGSTOP)
+    with pytest.raises(SandboxLost) as lost:
+        await box.sh("true", timeout=0.1)
+    assert lost.value.sent
+    with pytest.raises(SandboxLost) as lost:
+        await box.sh("true", timeout=0.1)
     assert not lost.value.sent
 
 
