@@ -222,7 +222,11 @@ class Backend(Protocol):
         ...
 
     async def drop(self, snapshot: str) -> None:
-        """Remove a snapshot; sandboxes that were started from it go on. Idempotent."""
+        """Remove a snapshot; sandboxes that were started from it go on. Idempotent.
+
+        Raises:
+            SandboxLost: it cannot be removed now; it can be tried again.
+        """
         ...
 
     async def shutdown(self) -> None:

@@ -106,7 +106,10 @@ class DockerBackend:
         return await self._open(ref)
 
     async def list(self, owner: Owner | None = None) -> "list[SandboxRef]":
-        """See `toolfleet.backends.base.Backend.list`. Remains are removed of ``owner`` only, or of none.
+        """See `toolfleet.backends.base.Backend.list`.
+
+        What is provably dead is removed when it is ``owner``'s or has a directory here, so that no worker tidies up
+        after those of other machines or runtime directories.
 
         Raises:
             SandboxLost: the engine does not answer.
@@ -118,19 +121,19 @@ class DockerBackend:
             containers = await self._engine.call(lambda client: client.containers(all=True, filters={"label": wanted}))
         except (EngineError, EngineGone) as error:
             raise SandboxLost(await self._unavailable(error), sent=False) from error
-        refs = {}
+        here = {directory.id: directory for directory in directories}
+        refs = []
         for container in containers:
             ref = labels.ref(self.name, container["Labels"])
+            directory = here.pop(ref.id, None)
             half_made = container["State"] == "created" and labels.abandoned(container["Labels"], self._host)
             if container["State"] in ("running", "paused"):
-                refs[ref.id] = ref
-            elif owner is not None and (half_made or container["State"] in ("exited", "dead")):
+                refs.append(ref)
+            elif (half_made or container["State"] in ("exited", "dead")) and (owner is not None or directory):
                 await self.destroy(ref)
-        present = {container["Labels"][labels.ID] for container in containers}
-        for directory in directories:
-            if directory.id not in present and owner is not None:
-                await asyncio.to_thread(_sweep, directory, owner)
-        return list(refs.values())
+        for directory in here.values():
+            await asyncio.to_thread(_sweep, directory, owner)
+        return refs
 
     async def destroy(self, ref: SandboxRef) -> None:
         """See `toolfleet.backends.base.Backend.destroy`.
@@ -166,8 +169,12 @@ class DockerBackend:
 
         The image of a sandbox that was started from it loses its name only, and goes with the last such sandbox.
         """
-        with contextlib.suppress(NotFound):
+        try:
             await self._engine.call(lambda client: client.remove_image(snapshot, force=True))
+        except NotFound:
+            return
+        except (EngineError, EngineGone) as error:
+            raise SandboxLost(f"the snapshot {snapshot} cannot be removed: {error}", sent=True) from error
 
     async def shutdown(self) -> None:
         """See `toolfleet.backends.base.Backend.shutdown`."""
@@ -283,10 +290,10 @@ def _record(directory: Directory, owner: Owner, profile: Profile) -> None:
     directory.write(Record(owner, profile.spec_hash, time.time(), processes.boot_id(), creator))
 
 
-def _sweep(directory: Directory, owner: Owner) -> None:
-    """Remove what is left of a sandbox of ``owner`` that has no container: it has ended, or was never finished."""
+def _sweep(directory: Directory, owner: Owner | None) -> None:
+    """Remove what is left of a sandbox that has no container: it has ended, or was never finished."""
     record = directory.read()
-    if record is None or record.owner != owner:
+    if record is None or owner not in (None, record.owner):
         return
     making = record.boot == processes.boot_id() and record.creator.alive
     if (directory.path / _STARTED).exists() or not making:

@@ -98,7 +98,9 @@ async def test_a_sandbox_that_nobody_pings_ends_itself(
         await box.sandbox.ping(1)
     await box.sandbox.detach()
     assert (backend._root / box.sandbox.ref.id).exists()
-    assert await backend.list(OWNER) == []
+    assert await backend.list(Owner("test-fleet-2", "x")) == []
+    assert (backend._root / box.sandbox.ref.id).exists()
+    assert box.sandbox.ref not in await backend.list()
     assert not (backend._root / box.sandbox.ref.id).exists()
 
 
@@ -123,11 +125,16 @@ async def test_only_what_is_dead_and_ours_is_removed(
         made[name] = f"toolfleet-{name}"
     assert await backend.list(OWNER) == [ours.sandbox.ref]
     assert {ref.id for ref in await backend.list()} >= {ours.sandbox.ref.id, theirs.sandbox.ref.id}
-    left = {name for name in made if client.containers(all=True, filters={"name": made[name]})}
-    assert left == {"making", "their-half"}
+
+    def left() -> set[str]:
+        return {name for name in made if client.containers(all=True, filters={"name": made[name]})}
+
+    assert left() == {"making", "their-half"}
+    (backend._root / "their-half").mkdir()  # as if it had been made in this runtime directory
+    await backend.list()
+    assert left() == {"making"}
     assert await theirs.text("echo on") == "on"
-    for name in left:
-        client.remove_container(made[name])
+    client.remove_container(made["making"])
     await theirs.sandbox.close()
 
 

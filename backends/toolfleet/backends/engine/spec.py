@@ -195,6 +195,11 @@ def refusal(profile: Profile, words: str, facts: Facts) -> str | None:
             f"the engine does not see this worker's files ({words}). In a container, mount the runtime directory and "
             '/var/lib/toolfleet at the same paths as on the machine, or set docker.transport = "relay"'
         )
+    if "_fetch" in words:
+        return (
+            f"the engine does not share this worker's kernel, or keeps containers from its files ({words}): "
+            'set docker.transport = "relay"'
+        )
     if "unable to find user" in words or "no matching entries in passwd" in words:
         return f"the image {profile.image!r} has no such user: {words}"
     if "exec format error" in words:
