@@ -28,7 +28,7 @@ class Keeper(Service):
     async def tick(self) -> None:
         """One round of pings."""
         core = self._core
-        if time.monotonic() - core.heartbeat.confirmed > core.settings.lease_ttl:
+        if time.monotonic() - core.heartbeat.contact.confirmed > core.settings.lease_ttl:
             return
         leased = [lease.sandbox for lease in core.leases if lease.sandbox is not None and not lease.closing]
         ready = core.pool.ready()
