@@ -50,7 +50,8 @@ def make_app(url: str, fleet: str) -> Celery:
         worker_redirect_stdouts=False,
         worker_pool="solo",
         worker_prefetch_multiplier=0,
-        worker_cancel_long_running_tasks_on_connection_loss=False,
+        # No task runs long here; what Celery would do by default, said so that it does not warn at each reconnection.
+        worker_cancel_long_running_tasks_on_connection_loss=True,
         worker_proc_alive_timeout=30,
         enable_utc=True,
     )

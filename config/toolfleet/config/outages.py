@@ -20,7 +20,6 @@ _FOR_NOW = re.compile(
     r"(?:^|[ :]-)(READONLY|OOM|MASTERDOWN|CLUSTERDOWN|LOADING|TRYAGAIN|NOREPLICAS|MISCONF|UNBLOCKED|BUSY) "
 )
 
-
 #: redis-py takes the code away from the words of errors that it has a class for.
 _CODES: dict[type, str] = {
     redis.exceptions.ReadOnlyError: "READONLY",
@@ -55,6 +54,14 @@ class Patient(Connection):
             return await super().read_response(*args, **options)
         except redis.exceptions.ResponseError as error:
             raise refused_for_now(error) or error from None
+
+    async def send_packed_command(self, *args: Any, **options: Any) -> None:
+        """Send one command."""
+        try:
+            await super().send_packed_command(*args, **options)
+        except RuntimeError as error:
+            # uvloop's word for a connection that the other side has reset; redis-py knows those of asyncio alone.
+            raise redis.exceptions.ConnectionError(str(error)) from None
 
 
 class PatientTls(Patient, SSLConnection):

@@ -11,7 +11,8 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote
 
 import redis.asyncio
-from redis.asyncio.retry import Retry
+import redis.asyncio.retry
+import redis.retry
 from redis.asyncio.sentinel import (
     Sentinel,
     SentinelConnectionPool,
@@ -102,9 +103,16 @@ class _MasterPool(SentinelConnectionPool, redis.asyncio.BlockingConnectionPool):
             await asked.aclose()
 
 
+class _Once(redis.retry.Retry):
+    """No second try; Celery shows its transport's options to Flower, as JSON."""
+
+    def __json__(self) -> str:
+        return "once"
+
+
 def pool(where: Sentinels, options: dict[str, Any]) -> redis.asyncio.BlockingConnectionPool:
     """Connections to the master; ``options`` are those of redis-py."""
-    asking = {**ASKING, "retry": Retry(NoBackoff(), 0), **_spoken(where)}
+    asking = {**ASKING, "retry": redis.asyncio.retry.Retry(NoBackoff(), 0), **_spoken(where)}
     return _MasterPool(  # type: ignore[no-untyped-call]
         where.master,
         Sentinel(where.hosts, sentinel_kwargs=asking),  # type: ignore[no-untyped-call]
@@ -121,7 +129,8 @@ def transport(where: Sentinels) -> dict[str, Any]:
     """The settings that have Celery find its broker in the same way."""
     secret = f"{quote(where.user or '', safe='')}:{quote(where.password, safe='')}@" if where.password else ""
     urls = [f"sentinel://{secret}{_bracketed(host)}:{port}/{where.db}" for host, port in where.hosts]
-    options = {"master_name": where.master, "sentinel_kwargs": {**ASKING, **_spoken(where)}}
+    asking = {**ASKING, "retry": _Once(NoBackoff(), 0), **_spoken(where)}
+    options = {"master_name": where.master, "sentinel_kwargs": asking}
     return {"broker_url": ";".join(urls), "broker_transport_options": options, "broker_use_ssl": where.tls or False}
 
 
