@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
@@ -34,11 +34,14 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def process(*arguments: str, **env: str) -> Iterator[subprocess.Popen[bytes]]:
-    """``toolfleet ARGUMENTS``, asked to stop at the end and killed when it does not."""
+def process(*arguments: str, within: Sequence[str] = (), **env: str) -> Iterator[subprocess.Popen[bytes]]:
+    """``toolfleet ARGUMENTS``, asked to stop at the end and killed when it does not.
+
+    ``within`` is put before the command, e.g. ``nsenter`` with its options.
+    """
     with tempfile.TemporaryDirectory(prefix="tf-") as folder:
         everything = {**os.environ, "TOOLFLEET_RUNTIME_DIR": f"{folder}/run", **env}
-        started = subprocess.Popen([*TOOLFLEET, *arguments], env=everything, cwd=folder)
+        started = subprocess.Popen([*within, *TOOLFLEET, *arguments], env=everything, cwd=folder)
         try:
             yield started
         finally:
@@ -61,8 +64,10 @@ async def until_running(fleet: Fleet, t: Trajectory, command: str) -> asyncio.Ta
 
 
 def worker(
-    name: str, url: str, slots: str = "2", **env: str
+    name: str, url: str, slots: str = "2", within: Sequence[str] = (), **env: str
 ) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
     """A worker of the fleet ``test`` with the same short times as the fixture ``settings``."""
     short = {"TOOLFLEET_FLEET": "test", "TOOLFLEET_HEARTBEAT": "0.2", "TOOLFLEET_LEASE_TTL": "4"}
-    return process("worker", "--name", name, "--slots", slots, TOOLFLEET_REDIS_URL=url, **{**short, **env})
+    return process(
+        "worker", "--name", name, "--slots", slots, within=within, TOOLFLEET_REDIS_URL=url, **{**short, **env}
+    )

@@ -4,35 +4,22 @@ import asyncio
 from typing import Any
 from urllib.parse import urlsplit
 
-import hiredis
 import redis.asyncio
 import redis.exceptions
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 
+from toolfleet.config import sentinel
 from toolfleet.config.errors import RedisUnavailable, RedisUnsupported, SettingsError
+from toolfleet.config.outages import KINDS, OUTAGES
+
+__all__ = ["CONNECTIONS", "OLDEST", "OUTAGES", "broker_url", "check", "client", "redacted"]
 
 #: The oldest Redis that has every command the scripts use. Valkey reports a version above it.
 OLDEST = (6, 2)
 
 #: Connections of one client at most; who finds all of them busy waits its turn.
 CONNECTIONS = 16
-
-#: What redis-py raises when the server cannot be reached or is not ready to serve.
-OUTAGES = (
-    redis.exceptions.ConnectionError,
-    redis.exceptions.TimeoutError,
-    redis.exceptions.BusyLoadingError,
-    OSError,
-)
-
-
-class _Packed:
-    """A connection whose commands are packed by hiredis: its asyncio kind does that in Python, word by word."""
-
-    def pack_command(self, *args: Any) -> list[bytes]:
-        """One command as it travels; its name may have two words, as in ``SCRIPT LOAD``."""
-        return [hiredis.pack_command((*args[0].split(), *args[1:]))]
 
 
 def redacted(url: str) -> str:
@@ -50,23 +37,26 @@ def client(url: str, *, retries: int = 6) -> redis.asyncio.Redis:
     Raises:
         SettingsError: the URL is not one of Redis.
     """
-    # Above the 5 s that a reader of the reply stream blocks; a connection that died in silence is noticed after it.
-    timeouts = {"socket_connect_timeout": 5, "socket_timeout": 15}
-    keepalive: dict[str, object] = {} if url.startswith("unix:") else {"socket_keepalive": True}
+    options: dict[str, Any] = {
+        "max_connections": CONNECTIONS,
+        "timeout": None,
+        "retry": Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), retries),
+        "socket_connect_timeout": 5,
+        # Above the 5 s that a reader of the reply stream blocks; a connection that died in silence is noticed after it.
+        "socket_timeout": 15,
+    }
+    if not url.startswith("unix:"):
+        options["socket_keepalive"] = True
+    if sentinel.is_sentinel(url):
+        return redis.asyncio.Redis.from_pool(sentinel.pool(sentinel.parse(url, redacted(url)), options))
     try:
-        pool = redis.asyncio.BlockingConnectionPool.from_url(
-            url,
-            max_connections=CONNECTIONS,
-            timeout=None,
-            retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), retries),
-            **timeouts,
-            **keepalive,
-        )
+        pool = redis.asyncio.BlockingConnectionPool.from_url(url, **options)
     except ValueError:
         # The parser's own words may quote a part of the password.
-        hint = "write redis://, rediss:// or unix://, and %-encode special characters in the password"
+        hint = "write redis://, rediss://, unix:// or sentinel://, and %-encode special characters in the password"
         raise SettingsError(f"redis_url {redacted(url)} is not an address of Redis: {hint}") from None
-    pool.connection_class = type("PackedConnection", (_Packed, pool.connection_class), {})
+    # Only now: the URL's own kind of connection wins over an option.
+    pool.connection_class = KINDS[url.partition("://")[0]]
     return redis.asyncio.Redis.from_pool(pool)
 
 

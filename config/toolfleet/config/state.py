@@ -4,6 +4,7 @@ The scripts hold the rules; what each one takes and answers stands at its head (
 """
 
 import json
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -113,12 +114,14 @@ class FleetState:
         wait: float,
         known_epoch: int = 0,
         forgotten: Literal["", "tell", "told"] = "",
+        judge: bool = True,
     ) -> Route:
         """Find or make the lease of ``trajectory``.
 
         ``wait`` is how many seconds it may stay in the waiting room; ``known_epoch`` is the last epoch under which
         the producer knew it to be held, so that a Redis that has lost its state cannot lose a workspace in silence:
-        the verdict is ``forgotten`` until ``forgotten`` says how to begin anew.
+        the verdict is ``forgotten`` until ``forgotten`` says how to begin anew. ``judge`` says whether a holder whose
+        heartbeat lapsed counts as dead, see `toolfleet.config.contact`.
         """
         found = await self._run(
             "route",
@@ -131,7 +134,7 @@ class FleetState:
             _ms(wait),
             self._keep,
             self._result_keep,
-            _ms(self.grace),
+            _ms(self.grace) if judge else self._keep,
             known_epoch,
             forgotten,
         )
@@ -206,13 +209,16 @@ class FleetState:
         pairs_unknown = [(t, int(epoch)) for t, epoch in zip(unknown[::2], unknown[1::2], strict=True)]
         return Beat(lost, pairs_unknown, orphaned, closing, forgotten)
 
-    async def recover(self, worker: str, boot: str, cause: str, *, grace: float | None = None) -> bool:
+    async def recover(
+        self, worker: str, boot: str, cause: str, *, grace: float | None = None, until_ms: int | None = None
+    ) -> bool:
         """Hand over or end the leases of a worker that is gone; True when nothing is left to do.
 
-        With ``grace``, in seconds, a worker is left alone whose heartbeat has not lapsed for longer than that.
+        With ``grace``, in seconds, a worker is left alone whose heartbeat has not lapsed for longer than that. After
+        ``until_ms``, a time of Redis, nothing is done: the command was on its way for too long.
         """
-        args = (worker, boot, cause, self._keep, self._result_keep, "" if grace is None else _ms(grace))
-        return bool(await self._run("recover", *args))
+        times = ("" if grace is None else _ms(grace), "" if until_ms is None else until_ms)
+        return bool(await self._run("recover", worker, boot, cause, self._keep, self._result_keep, *times))
 
     async def retire(self, worker: str, boot: str) -> None:
         """A worker leaves in order: what it still holds ends, and its queue goes."""
@@ -236,8 +242,9 @@ class FleetState:
 
     async def lapsed(self, grace: float) -> list[tuple[str, str]]:
         """Workers (name, boot) whose heartbeat lapsed ``grace`` seconds ago and which nobody has recovered."""
-        seconds, micros = await self.redis.time()
-        latest = seconds * 1000 + micros // 1000 - _ms(grace)
+        return await self._lapsed(await self._now_ms() - _ms(grace))
+
+    async def _lapsed(self, latest: int) -> list[tuple[str, str]]:
         names = await self.redis.zrangebyscore(self.key("workers"), "-inf", latest)
         boots = [await self.redis.hget(self.key("worker", _text(name)), "boot") for name in names]
         return [(_text(name), _text(boot or "")) for name, boot in zip(names, boots, strict=True)]
@@ -245,14 +252,19 @@ class FleetState:
     async def recover_lapsed(self, but: str = "", *, grace: float | None = None) -> list[str]:
         """Hand over or end the leases of every worker whose heartbeat lapsed, except ``but``; the names of those.
 
-        Anyone may do it, at any time: the script makes sure that each is recovered once. After an outage of Redis
-        every heartbeat looks lapsed until the first round has passed, hence the ``grace``: two heartbeats, or what
-        somebody says who has been in touch with Redis all the time.
+        Anyone may do it who has been in touch with Redis all the time (see `toolfleet.config.contact`): the script
+        makes sure that each is recovered once. Where an answer takes long, Redis may have been away just now, and
+        nothing is done. The ``grace`` is two heartbeats when None.
         """
         grace = self.grace if grace is None else grace
-        gone = [(worker, boot) for worker, boot in await self.lapsed(grace) if worker != but]
+        began = time.monotonic()
+        now = await self._now_ms()
+        gone = [(worker, boot) for worker, boot in await self._lapsed(now - _ms(grace)) if worker != but]
+        if time.monotonic() - began > self.grace:
+            return []
         for worker, boot in gone:
-            while not await self.recover(worker, boot, f"worker {worker} died", grace=grace):
+            said = f"worker {worker} died"
+            while not await self.recover(worker, boot, said, grace=grace, until_ms=now + _ms(self.grace)):
                 pass
             # The messages in its queue were only carriage; the ledger has had its say.
             await self.redis.delete(*keys.broker_keys(self.fleet, worker))
@@ -364,8 +376,7 @@ class FleetState:
 
     async def workers(self) -> dict[str, dict[str, str]]:
         """The live workers, each with the fields of its hash and ``used``, its slots in use."""
-        seconds, micros = await self.redis.time()
-        now = seconds * 1000 + micros // 1000
+        now = await self._now_ms()
         names = [_text(n) for n in await self.redis.zrangebyscore(self.key("workers"), f"({now}", "+inf")]
         found = {}
         for name in names:
@@ -377,6 +388,10 @@ class FleetState:
     async def waiting(self, profiles: Iterable[str] = ("default",)) -> int:
         """How many trajectories wait for a slot of one of ``profiles``."""
         return sum([await self.redis.zcard(self.key("room", profile)) for profile in profiles])
+
+    async def _now_ms(self) -> int:
+        seconds, micros = await self.redis.time()
+        return int(seconds * 1000 + micros // 1000)
 
     async def _run(self, name: str, *args: str | int) -> Any:
         return await self._scripts[name](keys=[self._root], args=list(args))

@@ -6,34 +6,36 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from kombu.exceptions import OperationalError
 
 from toolfleet.config import connection, contract
 from toolfleet.config.celery_app import make_app
 from toolfleet.config.connection import OUTAGES
+from toolfleet.config.contact import Contact
 from toolfleet.config.contract import Setup, Status, ToolCall, ToolResult, ended, new_id
 from toolfleet.config.errors import (
     FleetClosed,
     FleetError,
-    InvalidArguments,
     InvalidCall,
     PayloadTooLarge,
+    RedisUnavailable,
     TrajectoryClosed,
 )
+from toolfleet.config.patience import persist
 from toolfleet.config.settings import Settings, load
 from toolfleet.config.state import FleetState, Holder
 from toolfleet.producer.embedded import EmbeddedFleet
 from toolfleet.producer.inflight import Again, InFlight
-from toolfleet.producer.publisher import Parcel, Publisher
+from toolfleet.producer.publisher import Parcel, Publisher, body_of
 from toolfleet.producer.replies import Replies
 from toolfleet.producer.trajectory import Trajectory
 
 log = logging.getLogger(__name__)
-
+T = TypeVar("T")
 
 #: Calls that one round asks the ledger for.
 LOOK_AT_ONCE = 500
@@ -56,6 +58,7 @@ class Fleet:
         self._open: dict[str, Trajectory] = {}
         self._errands: set[asyncio.Task[Any]] = set()
         self._beat: asyncio.Task[None] | None = None
+        self.contact = Contact(settings.heartbeat, settings.lease_ttl)
         self._running = False
 
     @classmethod
@@ -87,7 +90,7 @@ class Fleet:
             self.state = FleetState(self._redis, self.settings)
             app = make_app(url, self.settings.fleet)
             self._publisher = Publisher(app, self.state, self.producer_id, self.settings.start_timeout)
-            await self.state.producer_alive(self.producer_id, self._alive_for)
+            await self.patiently(lambda: self.state.producer_alive(self.producer_id, self._alive_for))
             self._replies_redis = connection.client(url, retries=0)
             self._replies = Replies(self._replies_redis, self.state, self.producer_id, self._on_reply)
             self._replies.start()
@@ -139,13 +142,14 @@ class Fleet:
 
         Raises:
             PayloadTooLarge: it is larger than the setting ``max_payload``.
+            RedisUnavailable: Redis did not take it within ``start_timeout``.
         """
         if len(content) > self.settings.max_payload:
             raise PayloadTooLarge(
                 f"the archive has {len(content)} bytes; max_payload allows {self.settings.max_payload}"
             )
         digest = hashlib.sha256(content).hexdigest()
-        await self.state.put_blob(digest, content)
+        await self.patiently(lambda: self.state.put_blob(digest, content))
         return Setup(archive=digest, dest=dest)
 
     async def close(self) -> None:
@@ -163,7 +167,7 @@ class Fleet:
         """Carry ``call`` to its worker and wait for its result, by its deadline at the latest."""
         if not self._running:
             raise FleetClosed("this fleet was closed")
-        body = _body(call, self.settings.max_payload)
+        body = body_of(call, self.settings.max_payload)
         patience = self._patience(call)
         trajectory.ahead += patience
         began = time.monotonic()
@@ -188,9 +192,12 @@ class Fleet:
         self._open.pop(trajectory.id, None)
         if not self._running:
             return
-        holder = await self.state.close(trajectory.id)
-        if holder is not None:
-            await self._publisher.send(Parcel(holder, control={"op": "close", "trajectory": trajectory.id}))
+        try:
+            await self._tell_close(trajectory)
+        except (OperationalError, *OUTAGES) as error:
+            # Leaving a block must not hide the error that ended it, nor keep a slot for as long as we live.
+            log.warning("trajectory %s could not be closed yet: %s", trajectory.id, error)
+            self._errand(persist(lambda: self._tell_close(trajectory), self.settings.call_ttl))
 
     def expect_place(self, trajectory_id: str) -> asyncio.Future[Holder]:
         """A future for the ``placed`` notice of a waiting trajectory."""
@@ -205,6 +212,19 @@ class Fleet:
     def entered(self, trajectory: Trajectory, epoch: int) -> bool:
         """Whether a call of ``trajectory`` may have started under ``epoch`` or before, and has not ended."""
         return self._in_flight.entered(trajectory, epoch)
+
+    async def patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """What ``ask`` returns, asked again for ``start_timeout`` while Redis is away.
+
+        Raises:
+            RedisUnavailable: it stayed away.
+        """
+        try:
+            return await persist(ask, self.settings.start_timeout)
+        except OUTAGES as error:
+            raise RedisUnavailable(
+                f"Redis did not answer for {self.settings.start_timeout:g} s: {error}. Is it running, and not full?"
+            ) from None
 
     # -- calls
 
@@ -279,6 +299,11 @@ class Fleet:
         if verdict == "started":
             await self._tell_cancel(call, worker)
 
+    async def _tell_close(self, trajectory: Trajectory) -> None:
+        holder = await self.state.close(trajectory.id)
+        if holder is not None:
+            await self._publisher.send(Parcel(holder, control={"op": "close", "trajectory": trajectory.id}))
+
     async def _tell_cancel(self, call: ToolCall, worker: str) -> None:
         item = {"op": "cancel", "call": call.call_id, "trajectory": call.trajectory_id}
         await self._publisher.send(Parcel(Holder(worker, "", 0), control=item))
@@ -306,12 +331,17 @@ class Fleet:
         while True:
             try:
                 await self.state.producer_alive(self.producer_id, self._alive_for)
-                # A worker that died alone has no other worker to tell its trajectories.
-                await self.state.recover_lapsed()
+                self.contact.note()
+                if self.contact.steady:
+                    # A worker that died alone has no other worker to tell its trajectories.
+                    await self.state.recover_lapsed()
                 await self._publisher.keep_queues()
                 await self._look_for_overdue()
             except OUTAGES as error:
                 log.warning("producer heartbeat failed: %s", error)
+            except Exception:
+                # Whatever it is: without heartbeats the trajectories would be reaped.
+                log.exception("producer heartbeat failed")
             await asyncio.sleep(self.settings.heartbeat)
 
     def _errand(self, work: Any) -> None:
@@ -333,6 +363,8 @@ class Fleet:
         with contextlib.suppress(*OUTAGES, OperationalError, TimeoutError):
             async with asyncio.timeout(self.settings.lease_ttl):
                 await self._say_goodbye()
+        for errand in self._errands:
+            errand.cancel()
         if self._beat:
             self._beat.cancel()
         if hasattr(self, "_replies"):
@@ -353,18 +385,6 @@ class Fleet:
             self._running = False
         await self._publisher.close()
         await self.state.producer_gone(self.producer_id)
-
-
-def _body(call: ToolCall, limit: int) -> str:
-    try:
-        body = call.model_dump_json()
-    except ValueError as error:
-        # A lone surrogate, as a model's broken escape leaves it, has no UTF-8.
-        raise InvalidArguments(f"arguments of {call.name} cannot be written as JSON: {error}") from None
-    # A character has at most four bytes: most calls are told small enough without being encoded.
-    if len(body) * 4 > limit and (size := len(body.encode())) > limit:
-        raise PayloadTooLarge(f"call {call.call_id} has {size} bytes of JSON; max_payload allows {limit}")
-    return body
 
 
 def _with_wait(result: ToolResult, held: float) -> ToolResult:

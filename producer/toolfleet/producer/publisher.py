@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import redis.exceptions
 from celery import Celery
 from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
@@ -15,11 +16,31 @@ from toolfleet.config.celery_app import ACCEPT
 from toolfleet.config.coalesce import Coalescer
 from toolfleet.config.connection import OUTAGES
 from toolfleet.config.contract import ToolCall, new_id
+from toolfleet.config.errors import InvalidArguments, PayloadTooLarge
+from toolfleet.config.outages import refused_for_now
 from toolfleet.config.patience import persist
 from toolfleet.config.state import FleetState, Holder
 
 #: A call whose JSON is longer travels by its id; the worker reads it from the ledger.
 INLINE_LIMIT = 32 * 1024
+
+
+def body_of(call: ToolCall, limit: int) -> str:
+    """The JSON of a call, of at most ``limit`` bytes.
+
+    Raises:
+        InvalidArguments: it has none.
+        PayloadTooLarge: it has more.
+    """
+    try:
+        body = call.model_dump_json()
+    except ValueError as error:
+        # A lone surrogate, as a model's broken escape leaves it, has no UTF-8.
+        raise InvalidArguments(f"arguments of {call.name} cannot be written as JSON: {error}") from None
+    # A character has at most four bytes: most calls are told small enough without being encoded.
+    if len(body) * 4 > limit and (size := len(body.encode())) > limit:
+        raise PayloadTooLarge(f"call {call.call_id} has {size} bytes of JSON; max_payload allows {limit}")
+    return body
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +142,9 @@ class Publisher:
                 serializer="json",
                 retry=False,
             )
+        except redis.exceptions.ResponseError as error:
+            self._disconnect()
+            raise refused_for_now(error) or error from None
         except Exception:
             self._disconnect()
             raise

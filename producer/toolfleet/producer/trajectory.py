@@ -2,23 +2,20 @@
 
 import asyncio
 import json
-import logging
 import time
 from collections.abc import Mapping
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import ValidationError
 
-from toolfleet.config.connection import OUTAGES
 from toolfleet.config.contract import Setup, ToolCall, ToolResult, new_id
 from toolfleet.config.errors import FleetSaturated, InvalidCall, NoWorkerForProfile, TrajectoryClosed
 from toolfleet.config.state import Holder, Route
 
 if TYPE_CHECKING:
     from toolfleet.producer.fleet import Fleet
-
-log = logging.getLogger(__name__)
 
 #: Seconds after which a waiting trajectory asks again, in case Redis forgot the waiting room.
 ASK_AGAIN = 10.0
@@ -117,11 +114,7 @@ class Trajectory:
         self._closed = True
         if self._placing and not self._placing.done():
             self._placing.cancel()
-        try:
-            await self._fleet.close_trajectory(self)
-        except OUTAGES as error:
-            # Leaving a block must not hide the error that ended it; without us the trajectory is reaped as an orphan.
-            log.warning("trajectory %s could not be closed: %s", self.id, error)
+        await self._fleet.close_trajectory(self)
 
     def check_open(self) -> None:
         """Raise `TrajectoryClosed` when the trajectory takes no more calls."""
@@ -159,7 +152,7 @@ class Trajectory:
                 if placed.done():
                     self._holder = placed.result()
                     return self._holder
-            late = await self._fleet.state.leave(self.id)
+            late = await self._fleet.patiently(lambda: self._fleet.state.leave(self.id))
             if late is None:
                 raise FleetSaturated(
                     f"no slot became free for trajectory {self.id} within {self._fleet.settings.wait_timeout:g} s; "
@@ -180,7 +173,8 @@ class Trajectory:
         remembering = time.monotonic() + fleet.settings.lease_ttl
         forgotten: Literal["", "tell", "told"] = ""
         while True:
-            route = await fleet.state.route(
+            ask = partial(
+                fleet.state.route,
                 self.id,
                 fleet.producer_id,
                 self.profile,
@@ -189,7 +183,9 @@ class Trajectory:
                 wait=wait,
                 known_epoch=self._epoch,
                 forgotten=forgotten,
+                judge=fleet.contact.steady,
             )
+            route = await fleet.patiently(ask)
             if route.verdict == "forgotten":
                 if time.monotonic() > remembering:
                     forgotten = "told" if fleet.entered(self, self._epoch) else "tell"
@@ -203,7 +199,7 @@ class Trajectory:
                 raise FleetSaturated(f"{fleet.settings.waiting_room} trajectories wait for a slot already")
             if route.verdict != "unserved":
                 return route
-            workers = await fleet.state.workers()
+            workers = await fleet.patiently(fleet.state.workers)
             # One may have announced itself between the two questions.
             served = any(f"serves:{self.profile}" in worker for worker in workers.values())
             if not served and (workers or time.monotonic() > patience):

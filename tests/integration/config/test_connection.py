@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+import redis.exceptions
 
 from toolfleet.config import connection
 from toolfleet.config.errors import RedisUnavailable, RedisUnsupported, SettingsError, ToolfleetError
@@ -153,6 +154,41 @@ async def test_a_server_that_is_still_loading_its_data() -> None:
     loading = b"-LOADING Redis is loading the dataset in memory\r\n"
     async with stub(lambda chunk: loading * chunk.count(b"*")) as url:
         assert "does not answer" in await refusal(RedisUnavailable, url)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "READONLY You can't write against a read only replica.",
+        "OOM command not allowed when used memory > 'maxmemory'. script: 5a1b, on @user_script:70.",
+        "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+        "CLUSTERDOWN The cluster is down",
+        "TRYAGAIN Multiple keys request during rehashing of slot",
+        "LOADING Redis is loading the dataset in memory",
+        "NOREPLICAS Not enough good replicas to write.",
+        "MISCONF Errors writing to the AOF file: No space left on device",
+        "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+        "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+        "ERR Error running script (call to f_5a1b): @user_script:62: @user_script: 62: -OOM command not allowed",
+    ],
+)
+async def test_what_passes_is_an_outage(answer: str) -> None:
+    async with stub(lambda chunk: f"-{answer}\r\n".encode() * chunk.count(b"*")) as url:
+        client = connection.client(url, retries=0)
+        with pytest.raises(connection.OUTAGES):
+            await client.set("key", "value")
+        await client.aclose()
+
+
+@pytest.mark.parametrize(
+    "answer", ["ERR unknown command 'OOM'", "WRONGTYPE Operation against a key", "ERR BUSYGROUP is no such thing"]
+)
+async def test_a_mistake_is_no_outage(answer: str) -> None:
+    async with stub(lambda chunk: f"-{answer}\r\n".encode() * chunk.count(b"*")) as url:
+        client = connection.client(url, retries=0)
+        with pytest.raises(redis.exceptions.ResponseError):
+            await client.set("key", "value")
+        await client.aclose()
 
 
 async def test_nobody_there() -> None:

@@ -233,9 +233,13 @@ class Core:
     async def _bounce(self, item: dict[str, Any]) -> None:
         if item["op"] != "call":
             return
-        body = item.get("body") or await self.state.body(item["ref"])
-        if body:
-            await self.state.bounce(ToolCall.model_validate_json(body))
+
+        async def bounce() -> None:
+            body = item.get("body") or await self.state.body(item["ref"])
+            if body:
+                await self.state.bounce(ToolCall.model_validate_json(body))
+
+        await persist(bounce, self._tenancy.patience)
 
     async def _cancel_running(self, run: Run) -> None:
         if run.sandbox is not None:
@@ -244,7 +248,9 @@ class Core:
     # -- ledger, in batches
 
     async def _start_batch(self, runs: Sequence[Run]) -> list[tuple[str, float]]:
-        return await self.state.start(self.boot, [(run.require(), run.lease.epoch, run.token) for run in runs])
+        # Asking twice is harmless: the token of the attempt tells that it is the same one.
+        asked = [(run.require(), run.lease.epoch, run.token) for run in runs]
+        return await persist(lambda: self.state.start(self.boot, asked), self._tenancy.patience)
 
     async def _finish_batch(self, results: Sequence[Finished]) -> list[str]:
         # A result is worth waiting for: only a lease that certainly lapsed makes it worthless.
@@ -254,7 +260,7 @@ class Core:
 
     async def _take_up(self, lease: Lease) -> None:
         try:
-            await persist(lambda: self._executor.take_up(lease), self._tenancy.patience)
+            await self._executor.take_up(lease)
         except HeldElsewhere:
             self.end_lease(lease, release=False)
 

@@ -166,7 +166,7 @@ class Executor:
 
     async def _resumed_steps(self, run: Run) -> None:
         run.started = True
-        await persist(lambda: self.fetch(run), self._tenancy.patience)
+        await self.fetch(run)
         self.decode(run)
         run.sandbox = run.lease.sandbox
         await self.run(run)
@@ -174,7 +174,7 @@ class Executor:
     async def fetch(self, run: Run) -> None:
         """Read the call from the ledger when it was too large to travel in its message."""
         if run.call is None:
-            body = await self._state.body(run.call_id)
+            body = await persist(lambda: self._state.body(run.call_id), self._tenancy.patience)
             if body is None:
                 raise Dropped("it has ended")
             run.call = ToolCall.model_validate_json(body)
@@ -187,8 +187,10 @@ class Executor:
             try:
                 await self.take_up(lease)
             except HeldElsewhere:
-                await self._state.bounce(run.require())
+                await persist(lambda: self._state.bounce(run.require()), self._tenancy.patience)
                 raise Dropped("the lease is held elsewhere") from None
+            except OUTAGES as error:
+                raise Ended(run.end(Status.FAILED, executed="no", error=f"Redis did not answer: {error}")) from None
         if not run.parallel:
             await lease.resumed()
         if run.cancelled:

@@ -1,11 +1,13 @@
 """Says that the worker lives, and renews its leases."""
 
+import asyncio
 import os
 import socket
 import time
 from typing import TYPE_CHECKING, ClassVar
 
 from toolfleet.config import keys
+from toolfleet.config.contact import Contact
 from toolfleet.workers.service import Service
 
 if TYPE_CHECKING:
@@ -20,26 +22,21 @@ class Heartbeat(Service):
     def __init__(self, core: "Core", interval: float) -> None:
         super().__init__(interval)
         self._core = core
-        self.confirmed = 0.0
-        """When Redis last confirmed that this worker lives, by the monotonic clock."""
-        self._in_touch_since = 0.0
+        self.contact = Contact(core.settings.heartbeat, core.settings.lease_ttl)
 
     @property
     def holds(self) -> bool:
         """Whether Redis has confirmed within a lease's time that this worker lives: its leases are its own."""
-        return time.monotonic() - self.confirmed <= self._core.settings.lease_ttl
-
-    @property
-    def in_touch(self) -> float:
-        """Seconds for which Redis has confirmed every heartbeat in time."""
-        return self.confirmed - self._in_touch_since
+        return time.monotonic() - self.contact.confirmed <= self._core.settings.lease_ttl
 
     async def tick(self) -> None:
         """One heartbeat."""
         core = self._core
         held = [(lease.trajectory_id, lease.epoch) for lease in core.leases]
-        beat = await core.state.heartbeat(core.worker_id, core.boot, self._facts(), held)
-        await core.state.keep_broker_keys(core.worker_id)
+        # After a cut a new connection gets through sooner than what an old one sends again and again.
+        async with asyncio.timeout(core.settings.lease_ttl / 2):
+            beat = await core.state.heartbeat(core.worker_id, core.boot, self._facts(), held)
+            await core.state.keep_broker_keys(core.worker_id)
         believed = dict(held)
         for trajectory in beat.lost:
             lease = core.leases.get(trajectory)
@@ -63,10 +60,7 @@ class Heartbeat(Service):
                 lease.orphaned_since = lease.orphaned_since or time.monotonic()
             else:
                 lease.orphaned_since = None
-        now = time.monotonic()
-        if now - self.confirmed > core.settings.lease_ttl:
-            self._in_touch_since = now
-        self.confirmed = now
+        self.contact.note()
 
     def _facts(self) -> dict[str, str | int]:
         core = self._core

@@ -28,11 +28,10 @@ class Recoverer(Service):
     async def tick(self) -> None:
         """One look for workers whose heartbeat lapsed."""
         core = self._core
-        # Who has been in touch with Redis all the time knows that a heartbeat that is missing was not sent.
-        grace = 0.0 if core.heartbeat.in_touch > core.settings.lease_ttl else None
-        # Never ourselves: we are late, evidently not dead, and the next heartbeat says so.
-        for worker in await core.state.recover_lapsed(but=core.worker_id, grace=grace):
-            log.warning("worker %s died; its trajectories are handed on or told", worker)
+        if core.heartbeat.contact.steady:
+            # Never ourselves: we are late, evidently not dead, and the next heartbeat says so.
+            for worker in await core.state.recover_lapsed(but=core.worker_id, grace=0.0):
+                log.warning("worker %s died; its trajectories are handed on or told", worker)
         inherited = await core.state.inherited(core.worker_id)
         if inherited != self._inherited:
             self._inherited = inherited

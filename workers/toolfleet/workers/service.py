@@ -6,6 +6,8 @@ import logging
 import random
 from typing import ClassVar
 
+from toolfleet.config.connection import OUTAGES
+
 log = logging.getLogger(__name__)
 
 
@@ -53,6 +55,10 @@ class Service:
             self._wake.clear()
             try:
                 await self.tick()
+            except OUTAGES as error:
+                log.warning(
+                    "%s: a round failed, the next one follows: %s", self.name, str(error) or type(error).__name__
+                )
             except Exception:
                 log.exception("%s: a round failed; the next one follows", self.name)
             if self._stopping:

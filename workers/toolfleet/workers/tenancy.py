@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 
 from tenacity import (
     AsyncRetrying,
@@ -60,7 +61,7 @@ class Tenancy:
         Raises:
             HeldElsewhere: it is not ours any more.
         """
-        claim = await self._state.claim(lease.trajectory_id, self._boot, lease.epoch)
+        claim = await persist(lambda: self._state.claim(lease.trajectory_id, self._boot, lease.epoch), self.patience)
         if claim is None:
             raise HeldElsewhere
         lease.profile_name, lease.sweep, lease.producer = claim.profile, claim.sweep, claim.producer
@@ -176,7 +177,7 @@ class Tenancy:
         try:
             await sandbox.claim(lease.epoch)
             for step in lease.setup:
-                content = await self._state.blob(step["archive"])
+                content = await persist(partial(self._state.blob, step["archive"]), self.patience)
                 if content is None:
                     raise BackendError(f"the set-up archive {step['archive'][:12]} is not in Redis any more")
                 request = Request(new_id("setup"), "unpack", {"dest": step["dest"]}, SETUP_TIMEOUT, content)
