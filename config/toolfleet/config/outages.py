@@ -5,7 +5,7 @@ from typing import Any
 
 import hiredis
 import redis.exceptions
-from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 
 #: What is raised when the server cannot be reached, or does not take commands for now.
 OUTAGES = (
@@ -43,8 +43,8 @@ def refused_for_now(error: redis.exceptions.ResponseError) -> RefusedForNow | No
     return RefusedForNow(f"{code} {error}".strip())
 
 
-class Patient(Connection):
-    """Raises `RefusedForNow`, so that the client's retries and everyone's patience with outages cover it as well.
+class Patience(AbstractConnection):
+    """The part of a connection that raises `RefusedForNow`, so that retries and everyone's patience cover it as well.
 
     It ends the connection too: behind an address that moves, the next one may lead to a master.
     """
@@ -69,11 +69,15 @@ class Patient(Connection):
             raise redis.exceptions.ConnectionError(str(error)) from None
 
 
-class PatientTls(Patient, SSLConnection):
+class Patient(Patience, Connection):
     pass
 
 
-class PatientSocket(Patient, UnixDomainSocketConnection):
+class PatientTls(Patience, SSLConnection):
+    pass
+
+
+class PatientSocket(Patience, UnixDomainSocketConnection):
     pass
 
 

@@ -22,7 +22,7 @@ from redis.asyncio.sentinel import (
 from redis.backoff import NoBackoff
 
 from toolfleet.config.errors import SettingsError
-from toolfleet.config.outages import Patient
+from toolfleet.config.outages import Patience
 
 DEFAULT_PORT = 26379
 
@@ -85,11 +85,11 @@ def parse(url: str, shown: str) -> Sentinels:
     )
 
 
-class _Master(Patient, SentinelManagedConnection):
+class _Master(Patience, SentinelManagedConnection):
     pass
 
 
-class _TlsMaster(Patient, SentinelManagedSSLConnection):
+class _TlsMaster(Patience, SentinelManagedSSLConnection):
     pass
 
 

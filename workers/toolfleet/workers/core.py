@@ -281,9 +281,9 @@ class Core:
             self.prewarmer.wake()
 
     async def _release(self, lease: Lease) -> None:
-        await lease.idle()
         with contextlib.suppress(HeldElsewhere):  # the release below finds out by itself
-            await self._executor.take_up(lease)  # for the sandbox of an earlier holder
+            await self._executor.take_up(lease)  # for the sandbox of an earlier holder, and what runs in it
+        await lease.idle()
         await self._tenancy.vacate(lease, self._tenancy.patience)
         holder = Holder(self.worker_id, self.boot, lease.epoch)
         await persist(lambda: self.state.release(lease.trajectory_id, holder), self._tenancy.patience)
