@@ -27,7 +27,7 @@ FLEET = "chaos"
 TESTS = Path(__file__).parent.parent
 
 #: Short times, so that many leases lapse within a short run.
-TIMES: dict[str, Any] = {"heartbeat": 0.5, "lease_ttl": 4.0, "runner_grace": 20.0, "orphan_timeout": 3.0}
+TIMES: dict[str, Any] = {"heartbeat": 0.5, "lease_ttl": 4.0, "runner_grace": 50.0, "orphan_timeout": 3.0}
 
 
 @dataclass

@@ -77,7 +77,7 @@ class Settings(BaseSettings):
     """Seconds between two heartbeats of a worker or producer."""
     lease_ttl: float = Field(default=10.0, gt=0, le=600)
     """Seconds without a heartbeat after which a worker's leases may go to another."""
-    runner_grace: float = Field(default=20.0, ge=0)
+    runner_grace: float = Field(default=50.0, ge=0)
     """Seconds beyond ``lease_ttl`` after which a runner that hears nothing ends its sandbox."""
     orphan_timeout: float = Field(default=60.0, ge=0)
     """Seconds a trajectory outlives its producer's heartbeat."""
