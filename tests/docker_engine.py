@@ -64,9 +64,14 @@ def _private() -> Iterator[str]:
         url = f"unix://{folder}/docker.sock"
         places = ["--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec", "--pidfile", f"{folder}/pid"]
         namespaces = ["--net", "--mount", "--propagation", "slave", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        # The shell is the namespace's init: dockerd itself would collect nothing of what its containers leave.
+        init = ["sh", "-c", '"$@"; exit $?', "sh"]
         with (Path(folder) / "log").open("wb") as log:
             process = subprocess.Popen(
-                ["unshare", *namespaces, "dockerd", *places, "-H", url], stdout=log, stderr=log, start_new_session=True
+                ["unshare", *namespaces, *init, "dockerd", *places, "-H", url],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         try:
             until = time.monotonic() + _START_WITHIN
