@@ -150,3 +150,15 @@ def test_doctor_names_what_is_there(home: Home) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "redis-server" in done.stdout
     assert "profile default" in done.stdout
+
+
+def test_doctor_checks_a_backend_live(home: Home) -> None:
+    checks = ["--check", "a-repeated-call-runs-once", "--check", "the-disk-limit-holds"]
+    done = home.run("doctor", "--live", "default", *checks)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 holds" in done.stdout
+    assert os.listdir(home.tmp) == []
+    for wrong in (["--live", "bubblewarp"], ["--live", "bubblewrap", "--check", "no-such-check"]):
+        done = home.run("doctor", *wrong)
+        assert done.returncode == 2
+        assert "there " in done.stderr

@@ -83,9 +83,27 @@ def flower(arguments: tuple[str, ...]) -> None:
 
 
 @click.command()
-def doctor() -> None:
-    """Say what is there, what is missing, and how to get it. Exit status 1 when the main job could not run."""
+@click.option(
+    "--live", "live_name", metavar="PROFILE", help="Check a profile, or a backend by name, in real sandboxes."
+)
+@click.option("--check", "checks", multiple=True, metavar="NAME", help="With --live: this check only; may be repeated.")
+def doctor(live_name: str | None, checks: tuple[str, ...]) -> None:
+    """Say what is there, what is missing, and how to get it. Exit status 1 when the main job could not run.
+
+    With --live, run what every backend owes against the real engine or account: some fifty checks, each in sandboxes of
+    its own, which a provider may charge for. Exit status 1 when one fails.
+
+    \b
+    Examples:
+      toolfleet doctor
+      toolfleet doctor --live modal
+      toolfleet doctor --live swe --check nothing-escapes-the-deadline
+    """
     settings = load()
+    if live_name is not None:
+        from toolfleet.workers.live import live
+
+        sys.exit(0 if asyncio.run(live(settings, live_name, checks, Console())) else 1)
     table = Table(title="toolfleet doctor", title_justify="left")
     for column in ("what", "state", "detail"):
         table.add_column(column, overflow="fold")
