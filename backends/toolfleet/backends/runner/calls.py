@@ -74,8 +74,8 @@ class Call:
     """The leader's exit code, once it has ended."""
     timed_out: bool = False
     cancelled: bool = False
-    out_of_memory: bool = False
-    """The monitor has killed one of its processes."""
+    killed_for: str = ""
+    """Why the monitor has killed one of its processes."""
     oom_mark: bytes = b""
     """What the cgroup's counters said at the start."""
     deadline: Timer | None = None
