@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from toolfleet.config.options import AbsolutePath, DockerOptions
+from toolfleet.config.options import AbsolutePath, DockerOptions, ModalOptions
 
 MIB = 1024 * 1024
 
@@ -54,6 +54,8 @@ class Profile(BaseModel):
     """Seconds without a call after which a trajectory is closed."""
     docker: DockerOptions = DockerOptions()
     """What only the backend ``docker`` understands."""
+    modal: ModalOptions = ModalOptions()
+    """What only the backend ``modal`` understands."""
 
     @property
     def spec_hash(self) -> str:
@@ -76,4 +78,5 @@ _SPEC_FIELDS = {
     "env",
     "workdir",
     "docker",
+    "modal",
 }
