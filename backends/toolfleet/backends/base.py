@@ -217,6 +217,14 @@ class Backend(Protocol):
         """
         ...
 
+    async def tidy(self) -> None:
+        """Remove what is provably dead, whoever notices it first; called every half minute by every worker.
+
+        Raises:
+            SandboxLost: something could not be looked at; it is the next time.
+        """
+        ...
+
     async def destroy(self, ref: SandboxRef) -> None:
         """Remove a sandbox by reference. Idempotent."""
         ...

@@ -133,6 +133,10 @@ class BubblewrapBackend:
                 refs.append(ref)
         return refs
 
+    async def tidy(self) -> None:
+        """See `toolfleet.backends.base.Backend.tidy`."""
+        await self.list()
+
     async def destroy(self, ref: SandboxRef) -> None:
         """See `toolfleet.backends.base.Backend.destroy`.
 

@@ -135,6 +135,10 @@ class DockerBackend:
             await asyncio.to_thread(_sweep, directory, owner)
         return refs
 
+    async def tidy(self) -> None:
+        """See `toolfleet.backends.base.Backend.tidy`."""
+        await self.list()
+
     async def destroy(self, ref: SandboxRef) -> None:
         """See `toolfleet.backends.base.Backend.destroy`.
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from toolfleet.config.options import AbsolutePath, DockerOptions
+from toolfleet.config.options import AbsolutePath, DockerOptions, ModalOptions
 
 MIB = 1024 * 1024
 
@@ -62,6 +62,8 @@ class Profile(BaseModel):
     """Seconds after which a workspace is closed whatever runs in it, as soon as no call is in flight."""
     docker: DockerOptions = DockerOptions()
     """What only the backend ``docker`` understands."""
+    modal: ModalOptions = ModalOptions()
+    """What only the backend ``modal`` understands."""
 
     @property
     def spec_hash(self) -> str:
@@ -84,4 +86,5 @@ _SPEC_FIELDS = {
     "env",
     "workdir",
     "docker",
+    "modal",
 }

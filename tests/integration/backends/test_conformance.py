@@ -12,6 +12,7 @@ from toolfleet.backends import registry
 from toolfleet.backends.base import Owner, SandboxRef
 from toolfleet.backends.bubblewrap import BubblewrapBackend
 from toolfleet.backends.conformance import CHECKS, Check, Finding, Rig, examine
+from toolfleet.config.errors import SandboxLost
 from toolfleet.config.profile import Profile
 
 OWNER = Owner("conformance", "worker-1")
@@ -25,6 +26,12 @@ PROFILES: dict[str, dict[str, Any]] = {
         "storage": "disk",
         "docker": {"transport": "relay", "user": "root", "unlimited_disk": True},
     },
+    "modal": {
+        "backend": "modal",
+        "image": "debian:bookworm-slim",
+        "storage": "disk",
+        "modal": {"unlimited_disk": True},
+    },
 }
 #: What a profile gives up on purpose.
 WITHOUT = {"docker-relay": {"the-disk-limit-holds", "the-number-of-files-is-limited"}}
@@ -36,6 +43,8 @@ def profile(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     profile = Profile.model_validate(PROFILES[request.param])
     if profile.backend == "docker":
         monkeypatch.setenv("DOCKER_HOST", request.getfixturevalue("docker_url"))
+    elif profile.backend == "modal":
+        request.getfixturevalue("modal_cloud")
     else:
         request.getfixturevalue("_bwrap")
     return profile
@@ -66,7 +75,7 @@ async def test_it_keeps_the_promise(rig: Rig, check: Check, request: pytest.Fixt
     if (reason := rig.backend.deviations.get(check.name)) is None:
         await check.run(rig)
         return
-    with pytest.raises(AssertionError):
+    with pytest.raises((AssertionError, SandboxLost)):
         await check.run(rig)
     pytest.xfail(reason)
 

@@ -13,8 +13,8 @@ from toolfleet.config.profile import Profile
 if TYPE_CHECKING:
     from toolfleet.backends.conformance.box import Box
 
-PIECE = "x=$(head -c 9000000 /dev/zero | tr '\\0' x); sleep 30"
-CROWD = f'for i in 1 2 3 4 5 6 7 8 9 10; do bash -c "{PIECE}" & done; wait -n; exit $?'
+PIECE = 'x=$(head -c 9000000 /dev/zero | tr "\\0" x); sleep 30'
+CROWD = f"for i in 1 2 3 4 5 6 7 8 9 10; do bash -c '{PIECE}' & done; wait -n; exit $?"
 HOG = "x=0123456789; while :; do x=$x$x; done"
 
 

@@ -147,9 +147,9 @@ class WarmPool:
                 await self.destroy(sandbox)
 
     async def tidy(self) -> None:
-        """Have the backends remove what is provably dead: listing does it."""
+        """Have the backends remove what is provably dead."""
         for backend in self._backends.values():
-            await backend.list()
+            await backend.tidy()
 
     async def close(self) -> None:
         """Destroy every ready sandbox, wait for those on their way out, and let go of the backends."""

@@ -4,9 +4,9 @@ import asyncio
 
 from toolfleet.backends.conformance.core import Rig, check
 
-_PIECE = "x=$(head -c 9000000 /dev/zero | tr '\\0' x); sleep 30"
+_PIECE = 'x=$(head -c 9000000 /dev/zero | tr "\\0" x); sleep 30'
 #: Ten processes that are small alone and too large together, and one that is too large alone.
-_CROWD = f'for i in 1 2 3 4 5 6 7 8 9 10; do bash -c "{_PIECE}" & done; wait -n; exit $?'
+_CROWD = f"for i in 1 2 3 4 5 6 7 8 9 10; do bash -c '{_PIECE}' & done; wait -n; exit $?"
 _HOG = "x=0123456789; while :; do x=$x$x; done"
 
 

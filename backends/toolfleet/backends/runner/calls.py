@@ -62,8 +62,8 @@ class Call:
     """The leader's exit code, once it has ended."""
     timed_out = False
     cancelled = False
-    out_of_memory = False
-    """The monitor has killed one of its processes."""
+    killed_for = ""
+    """Why the monitor has killed one of its processes."""
     oom_mark = b""
     """What the cgroup's counters said at the start."""
     deadline: Timer | None = None

@@ -3,13 +3,17 @@
 import contextlib
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 from toolfleet.backends.runner import procfs
 from toolfleet.backends.runner.reactor import Reactor
+from toolfleet.backends.runner.spawn import HEADROOM
 
 #: Seconds between two looks of the monitor while anything runs.
 INTERVAL = 0.1
+#: How often at most a crowd is gone through before the next look.
+_PASSES = 20
 
 
 class OomCounter:
@@ -61,14 +65,18 @@ def _kills(counters: bytes) -> int:
 
 
 class Monitor:
-    """Keeps the sum of all processes' memory under the limit by killing the biggest one, while anything runs.
+    """Keeps the processes of a sandbox within its limits by killing, while anything runs.
 
-    It looks ten times a second: what a process can allocate in between is not prevented, only undone.
+    It looks ten times a second: what can be allocated or started in between is not prevented, only undone. The limit on
+    processes is its affair only where the kernel ignores ``RLIMIT_NPROC``, as it does for root and as gVisor does.
     """
 
-    def __init__(self, reactor: Reactor, limit: int, on_kill: Callable[[int, int], None]) -> None:
+    def __init__(
+        self, reactor: Reactor, memory: int, most: int | None, on_kill: Callable[[procfs.Process, str], None]
+    ) -> None:
         self._reactor = reactor
-        self._limit = limit
+        self._memory = memory
+        self._most = most
         self._on_kill = on_kill
         self._ticking = False
 
@@ -83,13 +91,34 @@ class Monitor:
         self._ticking = bool(alive)
         if alive:
             self._reactor.after(INTERVAL, self._tick)
-        if sum(procfs.resident(p.pid) for p in alive) <= self._limit:
+        # Beyond the limit there are only file operations, which the runner starts from its reserve.
+        if self._most is not None and len(alive) > self._most + HEADROOM:
+            self._disperse(alive, f"Killed: the sandbox may have {self._most} processes at once")
+            return
+        if sum(procfs.resident(p.pid) for p in alive) <= self._memory:
             return
         # Counted again without counting shared pages twice, which is too dear to do at every look.
         sizes = {p: procfs.proportional(p.pid) for p in alive}
-        if sum(sizes.values()) <= self._limit:
-            return
-        biggest = max(alive, key=sizes.__getitem__)
-        self._on_kill(biggest.pid, biggest.session)
+        if sum(sizes.values()) > self._memory:
+            self._kill(max(alive, key=sizes.__getitem__), out_of_memory(self._memory))
+
+    def _disperse(self, alive: list[procfs.Process], why: str) -> None:
+        """Kill the session with the most processes; what it starts meanwhile is met by the next pass."""
+        crowd, _ = Counter(process.session for process in alive).most_common(1)[0]
+        for _ in range(_PASSES):
+            members = [process for process in alive if process.session == crowd]
+            if not members:
+                return
+            for process in members:
+                self._kill(process, why)
+            alive = list(procfs.processes())
+
+    def _kill(self, process: procfs.Process, why: str) -> None:
+        self._on_kill(process, why)
         with contextlib.suppress(ProcessLookupError):
-            os.kill(biggest.pid, signal.SIGKILL)
+            os.kill(process.pid, signal.SIGKILL)
+
+
+def out_of_memory(limit: int) -> str:
+    """What a command is told that was killed for memory."""
+    return f"Killed for memory: the sandbox may use {limit // 2**20} MiB"

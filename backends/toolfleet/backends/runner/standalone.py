@@ -12,6 +12,7 @@
 standard error. Neither secret nor configuration is ever in an argument, a variable or a file.
 """
 
+import contextlib
 import os
 import socket
 import sys
@@ -35,6 +36,8 @@ def main() -> None:
     config, outside = _fetch(address) if mode == "fetch" else _listen(address)
     kernel.forgo_peeping()
     os.chdir("/")
+    with contextlib.suppress(OSError):  # a command that names no directory of its own will be told
+        os.makedirs(config.workdir, exist_ok=True)
     serve(config, outside, partial(os.write, say, READY))
 
 

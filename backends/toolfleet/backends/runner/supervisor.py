@@ -9,7 +9,7 @@ from functools import partial
 from toolfleet.backends.runner import calls, killer, procfs
 from toolfleet.backends.runner.calls import Call, Finished, Outcomes, Waiter, outcome
 from toolfleet.backends.runner.config import Config
-from toolfleet.backends.runner.memory import Monitor, OomCounter
+from toolfleet.backends.runner.memory import Monitor, OomCounter, out_of_memory
 from toolfleet.backends.runner.operations import Starter, Work
 from toolfleet.backends.runner.procfs import Process
 from toolfleet.backends.runner.reactor import READ, Reactor
@@ -39,7 +39,8 @@ class Supervisor:
         self._leaders: dict[int, Call] = {}
         self._outcomes = Outcomes()
         self._oom = oom
-        self._monitor = Monitor(reactor, config.memory, self._killed_for_memory) if config.monitor else None
+        most = config.pids if config.count else None
+        self._monitor = Monitor(reactor, config.memory, most, self._killed_by_monitor) if config.monitor else None
         reactor.on_child(self.reap)
 
     # -- what the server asks for ---------------------------------------------------------------------------------
@@ -214,7 +215,7 @@ class Supervisor:
             code = calls.CANCELLED
         stdout, stderr = call.out.result(), call.err.result()
         if call.kind == "exec":
-            error = self._memory_error(call) if code == calls.KILLED else None
+            error = self._limit_error(call, code)
             detail = None
         else:
             detail, error = _report(stderr[0], call)
@@ -231,15 +232,17 @@ class Supervisor:
             cancelled=call.cancelled,
         )
 
-    def _memory_error(self, call: Call) -> str | None:
-        if not call.out_of_memory and (self._oom is None or not self._oom.killed_since(call.oom_mark)):
+    def _limit_error(self, call: Call, code: int) -> str | None:
+        if code != calls.KILLED:
             return None
-        return f"Killed for memory: the sandbox may use {self._config.memory // 2**20} MiB"
+        if call.killed_for or self._oom is None or not self._oom.killed_since(call.oom_mark):
+            return call.killed_for or None
+        return out_of_memory(self._config.memory)
 
-    def _killed_for_memory(self, pid: int, session: int) -> None:
-        call = self._leaders.get(session) or self._running.get(procfs.mark_of(pid) or "")
+    def _killed_by_monitor(self, process: Process, why: str) -> None:
+        call = self._leaders.get(process.session) or self._running.get(procfs.mark_of(process.pid) or "")
         if call is not None:
-            call.out_of_memory = True
+            call.killed_for = why
 
     def _answer(self, call: Call, finished: Finished) -> None:
         self._outcomes.add(call.id, finished)

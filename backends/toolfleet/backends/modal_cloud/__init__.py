@@ -1,0 +1,1 @@
+"""What the backend `toolfleet.backends.modal` is made of."""
