@@ -12,13 +12,13 @@ from toolfleet.config.settings import Settings
 from toolfleet.producer import Fleet
 
 
-def environment(cloud: StandIn) -> dict[str, str]:
-    """Variables of a worker with one profile, one sandbox of it warm."""
+def environment(cloud: StandIn, warm: int = 1) -> dict[str, str]:
+    """Variables of a worker with one profile, ``warm`` sandboxes of it warm."""
     profile = {
         "backend": "modal",
         "image": "debian:bookworm-slim",
         "storage": "disk",
-        "warm": 1,
+        "warm": warm,
         "modal": {"unlimited_disk": True},
     }
     return {**cloud.env, "TOOLFLEET_PROFILES": json.dumps({"default": profile})}
@@ -50,7 +50,7 @@ async def test_a_worker_anywhere_goes_on_with_the_sandboxes_of_a_dead_one(
     settings: Settings, redis_url: str, modal_cloud: StandIn
 ) -> None:
     """They have no folder in common: two machines."""
-    env = environment(modal_cloud)
+    env = environment(modal_cloud, warm=0)  # a ready one of a killed worker stays until its runner gives up
     with worker("w1", redis_url, **env) as first, worker("w2", redis_url, **env) as second:
         async with Fleet.connect(settings) as fleet, fleet.trajectory("t1") as t:
             while len(await fleet.state.workers()) < 2:
