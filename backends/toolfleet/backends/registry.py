@@ -11,6 +11,7 @@ from toolfleet.config.errors import SettingsError
 BACKENDS = {
     "bubblewrap": "toolfleet.backends.bubblewrap:BubblewrapBackend",
     "docker": "toolfleet.backends.docker:DockerBackend",
+    "morph": "toolfleet.backends.morph:MorphBackend",
 }
 
 
