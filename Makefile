@@ -44,5 +44,5 @@ $(VENV)/ready: pyproject.toml
 		{ echo "toolfleet needs Python 3.11 to 3.13: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || scripts/system-packages no-such-command=python3-venv
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,docker,embedded,flower]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,docker,embedded,flower,morph]'
 	@touch $@

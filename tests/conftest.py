@@ -4,12 +4,15 @@ A missing service skips a test on a laptop and fails it in CI.
 """
 
 import importlib
+import importlib.util
 import os
+import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import redis
@@ -20,6 +23,9 @@ from toolfleet.config import connection
 from toolfleet.config.settings import Settings
 from toolfleet.config.state import FleetState
 from toolfleet.producer.embedded import find_redis_server
+
+if TYPE_CHECKING:
+    from standins.morph.process import StandIn
 
 pytest.register_assert_rewrite("toolfleet.backends.conformance")
 
@@ -61,6 +67,20 @@ def docker_url() -> Iterator[str]:
         missing("the Docker SDK: pip install 'toolfleet[docker]'")
     with docker_engine.engine() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def morph_cloud() -> "Iterator[StandIn]":
+    """A stand-in for MorphCloud that lives as long as the session."""
+    for module in ("aiohttp", "asyncssh", "morphcloud"):
+        if importlib.util.find_spec(module) is None:
+            missing(f"{module}: pip install '.[dev,morph]'")
+    for program in ("bwrap", "nsenter"):
+        if shutil.which(program) is None:
+            missing(program)
+    process = importlib.import_module("standins.morph.process")
+    with process.running() as cloud:
+        yield cloud
 
 
 @pytest.fixture

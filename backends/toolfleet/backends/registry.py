@@ -12,6 +12,7 @@ BACKENDS = {
     "bubblewrap": "toolfleet.backends.bubblewrap:BubblewrapBackend",
     "docker": "toolfleet.backends.docker:DockerBackend",
     "modal": "toolfleet.backends.modal:ModalBackend",
+    "morph": "toolfleet.backends.morph:MorphBackend",
 }
 
 

@@ -55,3 +55,30 @@ class ModalOptions(BaseModel):
     """Seconds without any connection to it after which Modal ends a sandbox: the backstop for those that nobody has."""
     unlimited_disk: bool = False
     """Do without the limit of ``disk_mib``, which Modal cannot hold."""
+
+
+class MorphOptions(BaseModel):
+    """What the backend ``morph`` takes beyond the fields of every profile."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ttl: int = Field(default=1200, ge=60)
+    """Seconds after which MorphCloud ends a VM by itself, renewed while a worker holds the sandbox."""
+    start_timeout: float = Field(default=120.0, gt=0)
+    """Seconds until a new VM must be ready."""
+    vcpus: int | None = Field(default=None, ge=1)
+    """Cores of the VM. With this, or a size below, the VM is booted, which takes longer than to resume its snapshot."""
+    vm_memory_mib: int | None = Field(default=None, ge=256)
+    """Memory of the VM, in MiB."""
+    vm_disk_mib: int | None = Field(default=None, ge=512)
+    """Disk of the VM, in MiB."""
+    pause_after: float | None = Field(default=None, gt=0)
+    """Seconds without a call after which the VM is paused until the next one, with all that runs in it. None: never."""
+    prepared_ttl: int = Field(default=7 * 24 * 3600, ge=0)
+    """Seconds that a snapshot of ``image`` with the runner in it is kept after its last use; 0 makes none."""
+    snapshot_ttl: int = Field(default=24 * 3600, ge=60)
+    """Seconds that MorphCloud keeps a snapshot of a sandbox that nobody drops."""
+    ssh_login: Literal["instance-key", "api-key"] = "instance-key"
+    """``instance-key``: with the key that MorphCloud makes for each VM. ``api-key``: with the account's, as the SDK."""
+    ssh_known_hosts: AbsolutePath | None = None
+    """File of SSH host keys, one of which MorphCloud's gateway must have; None takes any, as the SDK does."""

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from toolfleet.config.options import AbsolutePath, DockerOptions, ModalOptions
+from toolfleet.config.options import AbsolutePath, DockerOptions, ModalOptions, MorphOptions
 
 MIB = 1024 * 1024
 
@@ -25,7 +25,7 @@ class Profile(BaseModel):
     rootfs: AbsolutePath | None = None
     """An unpacked root filesystem used read-only as the base; None takes the host's ``/usr``."""
     image: str | None = Field(default=None, min_length=1)
-    """Name of a container image, for backends that take one."""
+    """Name of a container image, or id of a snapshot, for backends that take one."""
     network: Literal["none", "host", "internal", "bridge"] = "none"
     """``none``: a loopback interface and nothing else. ``internal``: an interface of its own that leads nowhere.
     ``bridge``: a way out, but none to other sandboxes. ``host``: the host's own network."""
@@ -64,6 +64,16 @@ class Profile(BaseModel):
     """What only the backend ``docker`` understands."""
     modal: ModalOptions = ModalOptions()
     """What only the backend ``modal`` understands."""
+    morph: MorphOptions = MorphOptions()
+    """What only the backend ``morph`` understands."""
+
+    def foreign_options(self, backend: str) -> list[str]:
+        """The fields of this profile that only other backends than ``backend`` understand, and that say something."""
+        return [
+            name
+            for name in _OPTIONS
+            if name != backend and getattr(self, name) != type(self).model_fields[name].get_default()
+        ]
 
     @property
     def spec_hash(self) -> str:
@@ -72,6 +82,8 @@ class Profile(BaseModel):
         return hashlib.sha256(spec.encode()).hexdigest()[:16]
 
 
+#: The fields that hold the options of the backend of that name.
+_OPTIONS = ("docker", "modal", "morph")
 #: The fields that make one sandbox differ from another; the rest is policy around it.
 _SPEC_FIELDS = {
     "backend",
@@ -85,6 +97,5 @@ _SPEC_FIELDS = {
     "pids",
     "env",
     "workdir",
-    "docker",
-    "modal",
+    *_OPTIONS,
 }

@@ -19,6 +19,7 @@ from pydantic_settings import (
 )
 from pydantic_settings.exceptions import SettingsError as NotJson
 
+from toolfleet.config import hecate
 from toolfleet.config.contract import Name
 from toolfleet.config.errors import SettingsError
 from toolfleet.config.profile import Profile
@@ -110,6 +111,11 @@ class Settings(BaseSettings):
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return value or None
+
+    @field_validator("profiles")
+    @classmethod
+    def _of_the_predecessor(cls, profiles: dict[str, Profile]) -> dict[str, Profile]:
+        return {name: hecate.complete(profile, os.environ) for name, profile in profiles.items()}
 
     @classmethod
     def settings_customise_sources(

@@ -12,7 +12,7 @@ from toolfleet.backends import registry
 from toolfleet.backends.base import Owner, SandboxRef
 from toolfleet.backends.bubblewrap import BubblewrapBackend
 from toolfleet.backends.conformance import CHECKS, Check, Finding, Rig, examine
-from toolfleet.config.errors import SandboxLost
+from toolfleet.config.errors import SandboxLost, SpecRefused
 from toolfleet.config.profile import Profile
 
 OWNER = Owner("conformance", "worker-1")
@@ -32,9 +32,20 @@ PROFILES: dict[str, dict[str, Any]] = {
         "storage": "disk",
         "modal": {"unlimited_disk": True},
     },
+    "morph": {
+        "backend": "morph",
+        "image": "snapshot_base",
+        "network": "bridge",
+        "storage": "disk",
+        "disk_mib": 4096,
+    },
 }
 #: What a profile gives up on purpose.
-WITHOUT = {"docker-relay": {"the-disk-limit-holds", "the-number-of-files-is-limited"}}
+WITHOUT = {
+    "docker-relay": {"the-disk-limit-holds", "the-number-of-files-is-limited"},
+    # The stand-in's machines have no cgroups, and where the user is counted, the machine's own processes count as well.
+    "morph": {"at-the-limit-of-processes-a-command-is-refused-in-words"},
+}
 
 
 @pytest.fixture(params=PROFILES)
@@ -45,6 +56,9 @@ def profile(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setenv("DOCKER_HOST", request.getfixturevalue("docker_url"))
     elif profile.backend == "modal":
         request.getfixturevalue("modal_cloud")
+    elif profile.backend == "morph":
+        for name, value in request.getfixturevalue("morph_cloud").environment.items():
+            monkeypatch.setenv(name, value)
     else:
         request.getfixturevalue("_bwrap")
     return profile
@@ -75,7 +89,7 @@ async def test_it_keeps_the_promise(rig: Rig, check: Check, request: pytest.Fixt
     if (reason := rig.backend.deviations.get(check.name)) is None:
         await check.run(rig)
         return
-    with pytest.raises((AssertionError, SandboxLost)):
+    with pytest.raises((AssertionError, SandboxLost, SpecRefused)):
         await check.run(rig)
     pytest.xfail(reason)
 

@@ -105,6 +105,8 @@ def check(profile: Profile, facts: Facts) -> str:
         raise SpecRefused("the backend docker takes an image, no rootfs: tar -C ROOTFS -c . | docker import - NAME")
     if any("\0" in value for value in profile.env.values()):
         raise SpecRefused("an environment variable of the profile holds a NUL byte")
+    if foreign := profile.foreign_options("docker"):
+        raise SpecRefused(f"the backend docker does not understand options of {' and '.join(foreign)}: remove them")
     if profile.network == "host":
         raise SpecRefused('the backend docker shares no network with the host: take network = "bridge"')
     if profile.network in NETWORKS and not facts.separates:

@@ -11,7 +11,6 @@ from toolfleet.backends.base import FIRST_TTL
 from toolfleet.backends.runner.config import MIB, Config
 from toolfleet.backends.runner.enter import LOWER, NEW_ROOT, SCRATCH, STAGE
 from toolfleet.config.errors import SpecRefused
-from toolfleet.config.options import DockerOptions
 from toolfleet.config.profile import Profile
 
 NETWORKS = frozenset({"none", "host"})
@@ -47,8 +46,8 @@ def check(profile: Profile) -> None:
         raise SpecRefused(f"bubblewrap has no network {profile.network!r}: take {' or '.join(sorted(NETWORKS))}")
     if profile.cpu is not None:
         raise SpecRefused("bubblewrap cannot limit the use of cores: leave cpu unset, or use the backend docker")
-    if profile.docker != DockerOptions():
-        raise SpecRefused("bubblewrap does not understand options of docker: remove them from the profile")
+    if foreign := profile.foreign_options("bubblewrap"):
+        raise SpecRefused(f"bubblewrap does not understand options of {' and '.join(foreign)}: remove them")
     if profile.rootfs is None:
         return
     rootfs = Path(profile.rootfs)
