@@ -191,10 +191,10 @@ class ModalBackend:
         """
         await self.tidy()
         try:
-            found = await self._find(spec.tags(owner) if owner else {})
+            found, where = await self._find(spec.tags(owner) if owner else {}), await self._place()
         except CloudError as error:
             raise SandboxLost(f"sandboxes cannot be listed: {error}", sent=False) from error
-        return [SandboxRef(self.name, handle.object_id, _ADDRESS, place="") for handle in found]
+        return [SandboxRef(self.name, handle.object_id, _ADDRESS, where) for handle in found]
 
     async def tidy(self) -> None:
         """See `toolfleet.backends.base.Backend.tidy`. Only what this backend has made itself is looked at.
