@@ -85,7 +85,7 @@ class Core:
             Janitor(self.pool, 30.0),
             Keeper(self, self.pool.ttl / 3),
             Reaper(self, settings.heartbeat),
-            Recoverer(self, min(settings.heartbeat, 1.0)),
+            Recoverer(self, min(settings.heartbeat, 0.5)),
         ]
 
     async def open(self) -> None:
