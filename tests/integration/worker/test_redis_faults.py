@@ -55,6 +55,17 @@ async def test_a_redis_that_is_killed_comes_back_with_its_append_only_file(fsync
                 await under_load.more()
 
 
+async def test_a_redis_that_has_forgotten_the_last_moments() -> None:
+    """As after a crash of its machine, or a failover: what had started may look as if it had not."""
+    with private_redis("--appendonly", "yes") as server:
+        async with one_fleet(server.url) as fleet, counting(fleet) as under_load:
+            for _ in range(3):
+                server.send(signal.SIGKILL)
+                server.forget(20_000)
+                await asyncio.to_thread(server.start)
+                await under_load.more()
+
+
 async def test_a_redis_that_is_busy_with_one_command(server: PrivateRedis) -> None:
     async with one_fleet(server.url) as fleet, counting(fleet):
         with server.client() as client:

@@ -71,6 +71,7 @@ class Core:
         self._tenancy = Tenancy(worker_id, self.boot, self.state, self.pool, settings)
         self._executor = Executor(
             worker_id,
+            self.boot,
             self.state,
             Ledger(self._starts.put, lambda result, epoch: self._finishes.put(Finished(result, epoch))),
             self._tenancy,
