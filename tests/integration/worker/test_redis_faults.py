@@ -117,6 +117,18 @@ async def test_a_master_that_is_a_replica_for_a_while(server: PrivateRedis) -> N
             client.replicaof("NO", "ONE")
 
 
+async def test_a_trajectory_that_is_closed_during_an_outage_gives_its_slot_back(server: PrivateRedis) -> None:
+    async with one_fleet(server.url) as fleet:
+        async with fleet.trajectory("t1") as t:
+            await t.terminal("true")
+            with server.client() as client:
+                client.replicaof("127.0.0.1", "1")
+        with server.client() as client:
+            client.replicaof("NO", "ONE")
+        while (await fleet.state.workers()).get("w1", {}).get("used") != "0":
+            await asyncio.sleep(0.02)
+
+
 @pytest.mark.parametrize("ends", [signal.SIGSTOP, signal.SIGKILL])
 async def test_nobody_is_declared_dead_because_redis_was_away(ends: signal.Signals) -> None:
     """Of two machines, so that a worker declared dead would lose its workspaces."""
