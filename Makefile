@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 TESTS  ?=
+MINUTES ?= 5
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench chaos clean
+.PHONY: help demo test soak lint bench chaos clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */\1\t/' | expand -t 10
@@ -19,8 +20,12 @@ demo: $(VENV)/ready  ## replay real trajectories through a fleet on this machine
 
 test: $(VENV)/ready  ## run the whole test suite (TESTS="tests/unit -k pool" for a part)
 	@scripts/system-packages bwrap=bubblewrap redis-server=redis-server busybox=busybox-static debootstrap=debootstrap \
-		mkfs.ext4=e2fsprogs openssl=openssl dockerd=docker.io iptables=iptables
+		mkfs.ext4=e2fsprogs openssl=openssl dockerd=docker.io iptables=iptables ip=iproute2 faketime=faketime
 	$(BIN)/python -m pytest $(TESTS)
+
+soak: $(VENV)/ready  ## hold a fleet under load and watch its memory (MINUTES=5)
+	@scripts/system-packages bwrap=bubblewrap redis-server=redis-server
+	cd tests && $(abspath $(BIN))/python -m chaos.soak --minutes $(MINUTES)
 
 lint: $(VENV)/ready  ## style, types and layers
 	$(BIN)/ruff check .

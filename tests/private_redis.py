@@ -70,6 +70,17 @@ class PrivateRedis:
             counted = client.info("errorstats").get(f"errorstat_{code}", {"count": 0})
         return int(counted["count"])
 
+    def has(self, key: str) -> int:
+        """1 when the key exists, else 0."""
+        with self.client() as client:
+            return int(client.exists(key))
+
+    def forget(self, size: int) -> None:
+        """Cut the last ``size`` bytes off its append-only file, as the crash of its machine may."""
+        [journal] = (self._folder / "appendonlydir").glob("*.incr.aof")
+        with journal.open("r+b") as file:
+            file.truncate(max(0, journal.stat().st_size - size))
+
     def stop(self) -> None:
         """End it, whatever state it is in."""
         if self._process is not None:

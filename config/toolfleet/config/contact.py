@@ -28,4 +28,5 @@ class Contact:
     @property
     def steady(self) -> bool:
         """Redis has answered all the time, for longer than a lease lasts: what it has not heard was not said."""
-        return time.monotonic() - self.confirmed <= self._gap and self.confirmed - self._since > self._ttl
+        now = time.monotonic()
+        return now - self.confirmed <= self._gap and now - self._since > self._ttl

@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     )
 
     redis_url: SecretStr | None = None
-    """``redis://``, ``rediss://`` (TLS) or ``unix://``; None starts a private one (embedded fleet)."""
+    """``redis://``, ``rediss://`` (TLS), ``unix://`` or ``sentinel://host,host2/master``; None starts a private one."""
     fleet: Name = "default"
     """Name of the fleet; fleets on one Redis never meet."""
     profiles: dict[Name, Profile] = {"default": Profile()}

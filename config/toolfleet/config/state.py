@@ -338,6 +338,11 @@ class FleetState:
                 pipe.hmget(self.key("call", call_id), ["state", "result"])
             return [(_text(state or ""), result) for state, result in await pipe.execute()]
 
+    async def under_way(self, call_id: str, boot: str, epoch: int) -> bool:
+        """Whether the ledger takes a call for started by that very process, in that epoch."""
+        found = await self.redis.hmget(self.key("call", call_id), ["state", "boot", "epoch"])
+        return [_text(value or "") for value in found] == ["started", boot, str(epoch)]
+
     async def body(self, call_id: str) -> bytes | None:
         """The JSON of an open call, for those too large to travel in a message."""
         return cast("bytes | None", await self.redis.hget(self.key("call", call_id), "body"))

@@ -92,7 +92,9 @@ class Fleet:
             self._publisher = Publisher(app, self.state, self.producer_id, self.settings.start_timeout)
             await self.patiently(lambda: self.state.producer_alive(self.producer_id, self._alive_for))
             self._replies_redis = connection.client(url, retries=0)
-            self._replies = Replies(self._replies_redis, self.state, self.producer_id, self._on_reply)
+            self._replies = Replies(
+                self._replies_redis, self.state, self.producer_id, self._on_reply, self._in_flight.doubt
+            )
             self._replies.start()
             self._beat = asyncio.create_task(self._beat_forever(), name="toolfleet-producer-heartbeat")
             self._running = True
@@ -261,8 +263,8 @@ class Fleet:
         for call_id, (state, result) in zip(overdue, await self.state.look(overdue), strict=True):
             if result is not None:
                 self._in_flight.settle(call_id, ToolResult.model_validate_json(result))
-            elif state != "started":
-                self._in_flight.settle(call_id, Again.LOST_ON_THE_WAY if state == "queued" else Again.MOVED)
+            elif state != "started" or self._in_flight.believe(call_id):
+                self._in_flight.settle(call_id, Again.LOST_ON_THE_WAY if state else Again.MOVED)
 
     def _patience(self, call: ToolCall) -> float:
         """Seconds that the tool may run at most, as far as a producer can tell."""

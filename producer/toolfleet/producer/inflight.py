@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 #: Seconds that a call is awaited before the ledger is asked what became of it; each further look comes twice as late.
 LOOK_AFTER, LOOK_AT_LATEST = 5.0, 60.0
+#: Likewise after an outage.
+LOOK_SOON = 1.0
 
 
 class Again(enum.Enum):
@@ -32,6 +34,8 @@ class Awaited:
     future: "asyncio.Future[ToolResult | Again]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
+    doubted: bool = False
+    """Redis was away while it was under way, and may have forgotten its end."""
     pause: float = LOOK_AFTER
     look_at: float = field(default_factory=lambda: time.monotonic() + LOOK_AFTER)
 
@@ -73,6 +77,20 @@ class InFlight:
         """Whether somebody awaits that call."""
         awaited = self._calls.get(call_id)
         return awaited is not None and not awaited.future.done()
+
+    def doubt(self) -> None:
+        """Redis was away just now: look soon after it is back."""
+        soon = time.monotonic() + LOOK_SOON
+        for awaited in self._calls.values():
+            awaited.doubted, awaited.look_at = True, min(awaited.look_at, soon)
+
+    def believe(self, call_id: str) -> bool:
+        """Doubt a call no more; whether it was doubted."""
+        awaited = self._calls.get(call_id)
+        if awaited is None or not awaited.doubted:
+            return False
+        awaited.doubted = False
+        return True
 
     def entered(self, trajectory: "Trajectory", epoch: int) -> bool:
         """Whether a call of ``trajectory`` entered the ledger under ``epoch`` or before, and has not ended."""

@@ -24,10 +24,18 @@ TRIM_EVERY = 200
 class Replies:
     """Reads the stream from its beginning and hands each entry to ``handle``, for as long as it runs."""
 
-    def __init__(self, connection: redis.asyncio.Redis, state: FleetState, producer: str, handle: Handler) -> None:
+    def __init__(
+        self,
+        connection: redis.asyncio.Redis,
+        state: FleetState,
+        producer: str,
+        handle: Handler,
+        on_outage: Callable[[], None],
+    ) -> None:
         self._redis = connection
         self._key = state.key("replies", producer)
         self._handle = handle
+        self._on_outage = on_outage
         self._last = b"0-0"
         self._untrimmed = 0
         self._task: asyncio.Task[None] | None = None
@@ -54,6 +62,7 @@ class Replies:
                 pause = 0.05
             except OUTAGES as error:
                 log.warning("reply stream interrupted, trying again: %s", error)
+                self._on_outage()
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 2.0)
             except redis.exceptions.ResponseError as error:

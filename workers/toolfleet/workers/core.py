@@ -72,6 +72,7 @@ class Core:
         self._tenancy = Tenancy(worker_id, self.boot, self.state, self.pool, settings)
         self._executor = Executor(
             worker_id,
+            self.boot,
             self.state,
             Ledger(self._starts.put, lambda result, epoch: self._finishes.put(Finished(result, epoch))),
             self._tenancy,
@@ -86,7 +87,7 @@ class Core:
             Janitor(self.pool, 30.0),
             Keeper(self, self.pool.ttl / 3),
             Reaper(self, settings.heartbeat),
-            Recoverer(self, min(settings.heartbeat, 1.0)),
+            Recoverer(self, min(settings.heartbeat, 0.5)),
         ]
 
     async def open(self) -> None:

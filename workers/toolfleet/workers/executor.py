@@ -104,10 +104,11 @@ class Executor:
     """Takes a call through its steps. Every step is a method of one argument and may raise `Ended` or `Dropped`."""
 
     def __init__(
-        self, worker_id: str, state: FleetState, ledger: Ledger, tenancy: Tenancy, tools: ToolRegistry,
+        self, worker_id: str, boot: str, state: FleetState, ledger: Ledger, tenancy: Tenancy, tools: ToolRegistry,
         on_event: Callable[[str, Run, ToolResult | None], None],
     ) -> None:  # fmt: skip
         self._worker_id = worker_id
+        self._boot = boot
         self._state = state
         self._ledger = ledger
         self._tenancy = tenancy
@@ -230,6 +231,8 @@ class Executor:
             verdict, run.submitted_ago = await self._ledger.start(run)
         except OUTAGES as error:
             raise Ended(run.end(Status.FAILED, executed="no", error=f"Redis did not answer: {error}")) from None
+        if verdict == "duplicate" and await self._forgotten(run):
+            verdict = "go"
         if verdict != "go":
             raise Dropped(verdict)
         run.started = run.lease.used = True
@@ -297,6 +300,15 @@ class Executor:
             raise Dropped(f"its result is {verdict}")
 
     # -- parts of steps
+
+    async def _forgotten(self, run: Run) -> bool:
+        """Whether Redis has lost the result of a call that ran here, so that its producer sent it once more.
+
+        Whatever ran in this trajectory's line has ended by now. The runner does not run a call twice: it still has the
+        outcome, or says that it had one.
+        """
+        boot, epoch = self._boot, run.lease.epoch
+        return await persist(lambda: self._state.under_way(run.call_id, boot, epoch), self._tenancy.patience)
 
     async def _furnish(self, run: Run) -> None:
         def tell(state: RetryCallState) -> None:
