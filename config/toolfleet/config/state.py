@@ -5,101 +5,32 @@ The scripts hold the rules; what each one takes and answers stands at its head (
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib import resources
-from typing import Any, Literal, NamedTuple, cast
+from collections.abc import Iterable, Mapping
+from typing import Literal, cast
 
 import redis.asyncio
 
 from toolfleet.config import keys
-from toolfleet.config.contract import ToolCall, ToolResult
+from toolfleet.config.answers import Beat, Claim, Holder, Renounced, Route, text
+from toolfleet.config.answers import holder as to_holder
+from toolfleet.config.ledger import Ledger
+from toolfleet.config.lua import ms
 from toolfleet.config.settings import Settings
 
 #: Milliseconds that Celery's own keys stay after the last heartbeat of any worker.
 BROKER_KEEP = 7 * 24 * 3600 * 1000
 
 
-class Holder(NamedTuple):
-    """Who serves a trajectory: the process (``boot``) of a worker, in one ``epoch`` of the lease."""
-
-    worker: str
-    boot: str
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """Answer of ``route``; ``holder`` is set for the verdicts ``held`` and ``assigned``."""
-
-    verdict: str
-    holder: Holder | None
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What a worker must know of a lease that it takes up."""
-
-    profile: str
-    setup: list[dict[str, str]]
-    generation: int
-    lost: str
-    producer: str
-    sweep: str
-    used: bool
-    """Something has started in the workspace."""
-    age: float
-    """Seconds since the trajectory got its slot."""
-    sandbox: dict[str, str] | None
-    """Where the workspace is, when an earlier holder has made one."""
-    started: list[str]
-    """Ids of the calls that an earlier holder started and nobody has ended, oldest first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Beat:
-    """Answer of ``heartbeat``."""
-
-    lost: list[str]
-    unknown: list[tuple[str, int]]
-    orphaned: list[str]
-    closing: list[str]
-    forgotten: list[str]
-
-
-class Renounced(NamedTuple):
-    """Answer of ``renounce``."""
-
-    destroy: bool
-    generation: int
-
-
-class Finished(NamedTuple):
-    """One result to record."""
-
-    result: ToolResult
-    epoch: int
-
-
-class FleetState:
-    """The scripts of one fleet, bound to a connection."""
+class FleetState(Ledger):
+    """The ledger, and beside it one typed method for every script about trajectories, slots and workers."""
 
     def __init__(self, connection: redis.asyncio.Redis, settings: Settings) -> None:
-        self.redis = connection
-        self.fleet = settings.fleet
-        self._root = keys.root(settings.fleet)
-        self._keep = _ms(settings.call_ttl)
-        self._result_keep = _ms(settings.result_ttl)
+        super().__init__(connection, settings)
         self._room = settings.waiting_room
-        self._heartbeat_ttl = _ms(settings.lease_ttl)
+        self._heartbeat_ttl = ms(settings.lease_ttl)
         self._breaker = settings.breaker
         self.grace = 2 * settings.heartbeat
         """Seconds after which every worker has had the time to say that it lives."""
-        self._scripts = {name: connection.register_script(text) for name, text in _sources().items()}
-
-    def key(self, name: str, ident: str | None = None) -> str:
-        """A Redis key of this fleet, see `toolfleet.config.keys`."""
-        return keys.key(self.fleet, name, ident)
 
     # -- placement: trajectories and slots
 
@@ -131,29 +62,29 @@ class FleetState:
             sweep,
             json.dumps(setup),
             self._room,
-            _ms(wait),
+            ms(wait),
             self._keep,
             self._result_keep,
-            _ms(self.grace) if judge else self._keep,
+            ms(self.grace) if judge else self._keep,
             known_epoch,
             forgotten,
         )
-        return Route(_text(found[0]), _holder(found[1:]))
+        return Route(text(found[0]), to_holder(found[1:]))
 
     async def leave(self, trajectory: str) -> Holder | None:
         """Stop waiting for a slot; the holder when one was given in the meantime."""
-        return _holder((await self._run("leave", trajectory))[1:])
+        return to_holder((await self._run("leave", trajectory))[1:])
 
     async def close(self, trajectory: str) -> Holder | None:
         """Take no more calls for ``trajectory``; the holder that must be told."""
-        return _holder(await self._run("close", trajectory, self._keep, self._result_keep))
+        return to_holder(await self._run("close", trajectory, self._keep, self._result_keep))
 
     async def claim(self, trajectory: str, boot: str, epoch: int) -> Claim | None:
         """Take up a lease as its holder; None when it is held elsewhere."""
         found = await self._run("claim", trajectory, boot, epoch)
         if not found:
             return None
-        profile, setup, generation, lost, producer, sweep, used, age, sandbox, *started = map(_text, found)
+        profile, setup, generation, lost, producer, sweep, used, age, sandbox, *started = map(text, found)
         return Claim(
             profile,
             json.loads(setup or "[]"),
@@ -178,7 +109,7 @@ class FleetState:
     async def renounce(self, trajectory: str, boot: str, epoch: int, sandbox_id: str, cause: str) -> Renounced:
         """Give up the sandbox of a lease; whether it may be destroyed, and the generation of the workspace after it."""
         verdict, generation = await self._run("renounce", trajectory, boot, epoch, sandbox_id, cause)
-        return Renounced(_text(verdict) == "destroy", int(generation))
+        return Renounced(text(verdict) == "destroy", int(generation))
 
     async def hand_over(self, trajectory: str, holder: Holder) -> bool:
         """Have another worker go on with a workspace; False when none can."""
@@ -189,7 +120,7 @@ class FleetState:
 
         ``age`` is that of its workspace, in seconds.
         """
-        args = (trajectory, *holder, self._keep, self._result_keep, json.dumps(dict(lease)), _ms(age))
+        args = (trajectory, *holder, self._keep, self._result_keep, json.dumps(dict(lease)), ms(age))
         return bool(await self._run("announce", *args))
 
     async def release(self, trajectory: str, holder: Holder) -> bool:
@@ -205,7 +136,7 @@ class FleetState:
         flat = [value for pair in pairs for value in pair]
         times = (self._heartbeat_ttl, self._keep, self._result_keep)
         found = await self._run("heartbeat", worker, boot, *times, json.dumps(facts), len(pairs), *flat)
-        lost, unknown, orphaned, closing, forgotten = ([_text(item) for item in part] for part in found)
+        lost, unknown, orphaned, closing, forgotten = ([text(item) for item in part] for part in found)
         pairs_unknown = [(t, int(epoch)) for t, epoch in zip(unknown[::2], unknown[1::2], strict=True)]
         return Beat(lost, pairs_unknown, orphaned, closing, forgotten)
 
@@ -217,7 +148,7 @@ class FleetState:
         With ``grace``, in seconds, a worker is left alone whose heartbeat has not lapsed for longer than that. After
         ``until_ms``, a time of Redis, nothing is done: the command was on its way for too long.
         """
-        times = ("" if grace is None else _ms(grace), "" if until_ms is None else until_ms)
+        times = ("" if grace is None else ms(grace), "" if until_ms is None else until_ms)
         return bool(await self._run("recover", worker, boot, cause, self._keep, self._result_keep, *times))
 
     async def retire(self, worker: str, boot: str) -> None:
@@ -242,12 +173,12 @@ class FleetState:
 
     async def lapsed(self, grace: float) -> list[tuple[str, str]]:
         """Workers (name, boot) whose heartbeat lapsed ``grace`` seconds ago and which nobody has recovered."""
-        return await self._lapsed(await self._now_ms() - _ms(grace))
+        return await self._lapsed(await self._now_ms() - ms(grace))
 
     async def _lapsed(self, latest: int) -> list[tuple[str, str]]:
         names = await self.redis.zrangebyscore(self.key("workers"), "-inf", latest)
-        boots = [await self.redis.hget(self.key("worker", _text(name)), "boot") for name in names]
-        return [(_text(name), _text(boot or "")) for name, boot in zip(names, boots, strict=True)]
+        boots = [await self.redis.hget(self.key("worker", text(name)), "boot") for name in names]
+        return [(text(name), text(boot or "")) for name, boot in zip(names, boots, strict=True)]
 
     async def recover_lapsed(self, but: str = "", *, grace: float | None = None) -> list[str]:
         """Hand over or end the leases of every worker whose heartbeat lapsed, except ``but``; the names of those.
@@ -259,12 +190,12 @@ class FleetState:
         grace = self.grace if grace is None else grace
         began = time.monotonic()
         now = await self._now_ms()
-        gone = [(worker, boot) for worker, boot in await self._lapsed(now - _ms(grace)) if worker != but]
+        gone = [(worker, boot) for worker, boot in await self._lapsed(now - ms(grace)) if worker != but]
         if time.monotonic() - began > self.grace:
             return []
         for worker, boot in gone:
             said = f"worker {worker} died"
-            while not await self.recover(worker, boot, said, grace=grace, until_ms=now + _ms(self.grace)):
+            while not await self.recover(worker, boot, said, grace=grace, until_ms=now + ms(self.grace)):
                 pass
             # The messages in its queue were only carriage; the ledger has had its say.
             await self.redis.delete(*keys.broker_keys(self.fleet, worker))
@@ -278,74 +209,15 @@ class FleetState:
 
     async def begin_start(self, spec: str, attempt: str, *, most: int, rate: float, ttl: float) -> tuple[str, float]:
         """Ask to start a sandbox of ``spec`` (its hash); (verdict, seconds to wait)."""
-        args = (spec, attempt, most, str(rate), _ms(ttl), self._keep)
-        verdict, ms = await self._run("begin_start", *args)
-        return _text(verdict), int(ms) / 1000
+        args = (spec, attempt, most, str(rate), ms(ttl), self._keep)
+        verdict, wait = await self._run("begin_start", *args)
+        return text(verdict), int(wait) / 1000
 
     async def end_start(self, spec: str, attempt: str, *, ok: bool) -> float:
         """Report how a start ended; the seconds for which nobody tries now."""
         rules = self._breaker
-        args = (spec, attempt, int(ok), rules.failures, _ms(rules.pause), _ms(rules.cap), self._keep)
+        args = (spec, attempt, int(ok), rules.failures, ms(rules.pause), ms(rules.cap), self._keep)
         return int(await self._run("end_start", *args)) / 1000
-
-    # -- ledger: calls
-
-    async def submit(self, producer: str, calls: Sequence[tuple[ToolCall, Holder, str]]) -> list[str]:
-        """Enter calls (call, holder, body) in the ledger; one verdict each."""
-        flat = [
-            value
-            for call, holder, body in calls
-            for value in (call.call_id, call.trajectory_id, *holder, call.name, body)
-        ]
-        return [_text(v) for v in await self._run("submit", producer, self._keep, self._keep, *flat)]
-
-    async def start(self, boot: str, calls: Sequence[tuple[ToolCall, int, str]]) -> list[tuple[str, float]]:
-        """Pass the gate before running calls (call, epoch, token); (verdict, seconds since submission) each."""
-        flat = [v for call, epoch, token in calls for v in (call.call_id, call.trajectory_id, epoch, token)]
-        found = [_text(v) for v in await self._run("start", boot, *flat)]
-        return [(verdict, float(ms) / 1000) for verdict, ms in zip(found[::2], found[1::2], strict=True)]
-
-    async def finish(self, boot: str, results: Sequence[Finished]) -> list[str]:
-        """Record results and hand them to their producers; one verdict each."""
-        flat: list[str | int] = []
-        for result, epoch in results:
-            told = int(result.status == "lost")
-            flat += [result.call_id, result.trajectory_id, epoch, result.model_dump_json(), told]
-        return [_text(v) for v in await self._run("finish", boot, self._result_keep, *flat)]
-
-    async def give_up(
-        self, call: ToolCall, if_queued: ToolResult, if_started: ToolResult | None
-    ) -> tuple[str, str, ToolResult | None]:
-        """End a call from the producer's side; (verdict, worker, the result that stands)."""
-        started = if_started.model_dump_json() if if_started else ""
-        found = await self._run(
-            "give_up",
-            call.call_id,
-            call.trajectory_id,
-            if_queued.model_dump_json(),
-            started,
-            self._result_keep,
-        )
-        result = ToolResult.model_validate_json(found[2]) if found[2] else None
-        return _text(found[0]), _text(found[1]), result
-
-    async def look(self, call_ids: Sequence[str]) -> list[tuple[str, bytes | None]]:
-        """State (empty when unknown) and result, if there is one, of each of those calls."""
-        if not call_ids:
-            return []
-        async with self.redis.pipeline(transaction=False) as pipe:
-            for call_id in call_ids:
-                pipe.hmget(self.key("call", call_id), ["state", "result"])
-            return [(_text(state or ""), result) for state, result in await pipe.execute()]
-
-    async def under_way(self, call_id: str, boot: str, epoch: int) -> bool:
-        """Whether the ledger takes a call for started by that very process, in that epoch."""
-        found = await self.redis.hmget(self.key("call", call_id), ["state", "boot", "epoch"])
-        return [_text(value or "") for value in found] == ["started", boot, str(epoch)]
-
-    async def body(self, call_id: str) -> bytes | None:
-        """The JSON of an open call, for those too large to travel in a message."""
-        return cast("bytes | None", await self.redis.hget(self.key("call", call_id), "body"))
 
     # -- plain keys
 
@@ -362,7 +234,7 @@ class FleetState:
     async def producer_alive(self, producer: str, ttl: float) -> None:
         """A producer's heartbeat: it lives, and reads its replies, for ``ttl`` seconds more."""
         async with self.redis.pipeline(transaction=False) as pipe:
-            pipe.set(self.key("producer", producer), "1", px=_ms(ttl))
+            pipe.set(self.key("producer", producer), "1", px=ms(ttl))
             pipe.pexpire(self.key("replies", producer), self._keep)
             await pipe.execute()
 
@@ -370,55 +242,17 @@ class FleetState:
         """A producer leaves: nobody reads its replies any more."""
         await self.redis.delete(self.key("producer", producer), self.key("replies", producer))
 
-    async def bounce(self, call: ToolCall) -> None:
-        """Tell the producer that its call came to a worker that does not hold the lease."""
-        if await self.redis.exists(self.key("producer", call.producer)):
-            entry = {"kind": "moved", "id": call.call_id, "body": call.trajectory_id}
-            async with self.redis.pipeline(transaction=False) as pipe:
-                pipe.xadd(self.key("replies", call.producer), cast(Any, entry))
-                pipe.pexpire(self.key("replies", call.producer), self._keep)
-                await pipe.execute()
-
     async def workers(self) -> dict[str, dict[str, str]]:
         """The live workers, each with the fields of its hash and ``used``, its slots in use."""
         now = await self._now_ms()
-        names = [_text(n) for n in await self.redis.zrangebyscore(self.key("workers"), f"({now}", "+inf")]
+        names = [text(n) for n in await self.redis.zrangebyscore(self.key("workers"), f"({now}", "+inf")]
         found = {}
         for name in names:
             fields = await self.redis.hgetall(self.key("worker", name))
             used = await self.redis.scard(self.key("leases", name))
-            found[name] = {_text(k): _text(v) for k, v in fields.items()} | {"used": str(used)}
+            found[name] = {text(k): text(v) for k, v in fields.items()} | {"used": str(used)}
         return found
 
     async def waiting(self, profiles: Iterable[str] = ("default",)) -> int:
         """How many trajectories wait for a slot of one of ``profiles``."""
         return sum([await self.redis.zcard(self.key("room", profile)) for profile in profiles])
-
-    async def _now_ms(self) -> int:
-        seconds, micros = await self.redis.time()
-        return int(seconds * 1000 + micros // 1000)
-
-    async def _run(self, name: str, *args: str | int) -> Any:
-        return await self._scripts[name](keys=[self._root], args=list(args))
-
-
-def _sources() -> dict[str, str]:
-    folder = resources.files("toolfleet.config") / "scripts"
-    texts = {f.name.removesuffix(".lua"): f.read_text("utf-8") for f in folder.iterdir() if f.name.endswith(".lua")}
-    common = keys.lua_prelude() + "\n" + texts.pop("_common")
-    return {name: f"{common}\n{text}" for name, text in texts.items()}
-
-
-def _holder(fields: Sequence[Any]) -> Holder | None:
-    if not fields:
-        return None
-    worker, boot, epoch = map(_text, fields[:3])
-    return Holder(worker, boot, int(epoch))
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _ms(seconds: float) -> int:
-    return int(seconds * 1000)

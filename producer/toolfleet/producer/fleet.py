@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 from kombu.exceptions import OperationalError
 
 from toolfleet.config import connection, contract
+from toolfleet.config.answers import Holder
 from toolfleet.config.celery_app import make_app
 from toolfleet.config.connection import OUTAGES
 from toolfleet.config.contact import Contact
@@ -27,7 +28,7 @@ from toolfleet.config.errors import (
 )
 from toolfleet.config.patience import persist
 from toolfleet.config.settings import Settings, load
-from toolfleet.config.state import FleetState, Holder
+from toolfleet.config.state import FleetState
 from toolfleet.producer.embedded import EmbeddedFleet
 from toolfleet.producer.inflight import Again, InFlight
 from toolfleet.producer.publisher import Parcel, Publisher, body_of

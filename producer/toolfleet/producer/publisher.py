@@ -12,6 +12,7 @@ from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
 
 from toolfleet.config import keys
+from toolfleet.config.answers import Holder
 from toolfleet.config.celery_app import ACCEPT
 from toolfleet.config.coalesce import Coalescer
 from toolfleet.config.connection import OUTAGES
@@ -19,7 +20,7 @@ from toolfleet.config.contract import ToolCall, new_id
 from toolfleet.config.errors import InvalidArguments, PayloadTooLarge
 from toolfleet.config.outages import refused_for_now
 from toolfleet.config.patience import persist
-from toolfleet.config.state import FleetState, Holder
+from toolfleet.config.state import FleetState
 
 #: A call whose JSON is longer travels by its id; the worker reads it from the ledger.
 INLINE_LIMIT = 32 * 1024

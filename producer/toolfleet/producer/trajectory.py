@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import ValidationError
 
+from toolfleet.config.answers import Holder, Route
 from toolfleet.config.contract import Setup, ToolCall, ToolResult, new_id
 from toolfleet.config.errors import FleetSaturated, InvalidCall, NoWorkerForProfile, TrajectoryClosed
-from toolfleet.config.state import Holder, Route
 
 if TYPE_CHECKING:
     from toolfleet.producer.fleet import Fleet

@@ -14,8 +14,8 @@ from integration.config.fleet_model import Model
 from integration.config.model_parts import LIVE, Ending, Lease
 
 from toolfleet.config import connection
+from toolfleet.config.answers import Holder
 from toolfleet.config.contract import ToolCall, ToolResult
-from toolfleet.config.state import Holder
 
 T = TypeVar("T")
 

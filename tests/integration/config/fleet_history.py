@@ -10,8 +10,9 @@ import redis.asyncio
 from integration.config.model_parts import LIVE
 
 from toolfleet.config import transitions
+from toolfleet.config.answers import Holder
 from toolfleet.config.settings import Settings
-from toolfleet.config.state import FleetState, Holder
+from toolfleet.config.state import FleetState
 
 LEGAL = {name: frozenset(transitions.steps(table)) for name, table in transitions.TABLES.items()}
 #: Scripts that give a trajectory a slot for the asking; the others may only bring a workspace to a worker.

@@ -9,8 +9,8 @@ from integration.config import rig as bench
 from integration.config.fleet_bench import PLACES, PRODUCERS, SLOTS, TRAJECTORIES, Belief, FleetBench, ending
 from integration.config.model_parts import Lease, Worker
 
+from toolfleet.config.answers import Finished, Holder
 from toolfleet.config.contract import Status, ToolCall, ended
-from toolfleet.config.state import Finished, Holder
 
 trajectories = st.sampled_from(TRAJECTORIES)
 workers = st.sampled_from(sorted(SLOTS))

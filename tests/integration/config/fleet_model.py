@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from integration.config.model_parts import LIVE, Beat, Call, Chosen, Ending, Lease, Parts, Waiter, Worker
 
-from toolfleet.config.state import Holder
+from toolfleet.config.answers import Holder
 
 
 class Model(Parts):

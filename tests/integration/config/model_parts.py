@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from toolfleet.config.state import Holder
+from toolfleet.config.answers import Holder
 
 #: What tells two results apart: status, executed, output.
 Ending = tuple[str, str, str]

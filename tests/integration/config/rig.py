@@ -6,9 +6,10 @@ from typing import Any, Literal
 
 import redis.asyncio
 
+from toolfleet.config.answers import Beat, Claim, Finished, Holder, Renounced, Route
 from toolfleet.config.contract import Status, ToolCall, ToolResult, ended
 from toolfleet.config.settings import Settings
-from toolfleet.config.state import Beat, Claim, Finished, FleetState, Holder, Renounced, Route
+from toolfleet.config.state import FleetState
 
 CAUSE = "worker died"
 DIED = "worker w1 died"

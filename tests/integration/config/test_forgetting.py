@@ -2,7 +2,7 @@
 
 from integration.config.rig import HOST, Rig
 
-from toolfleet.config.state import Holder
+from toolfleet.config.answers import Holder
 
 FIRST = Holder("w1", "w1-boot", 3)
 

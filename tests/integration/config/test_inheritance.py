@@ -3,8 +3,8 @@
 import pytest
 from integration.config.rig import HOST, Rig, sandbox
 
+from toolfleet.config.answers import Holder
 from toolfleet.config.contract import Status
-from toolfleet.config.state import Holder
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from integration.config.rig import HOST, Rig, sandbox
 
-from toolfleet.config.state import Holder
+from toolfleet.config.answers import Holder
 
 
 class TestClaim:

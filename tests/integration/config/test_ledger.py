@@ -7,8 +7,8 @@ import pytest
 from integration.config.rig import CAUSE, HOST, Rig
 
 from toolfleet.config import keys
+from toolfleet.config.answers import Holder
 from toolfleet.config.contract import Status, ToolCall
-from toolfleet.config.state import Holder
 
 
 @pytest.fixture

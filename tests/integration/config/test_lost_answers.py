@@ -4,7 +4,8 @@ import pytest
 import redis.asyncio
 from integration.config.rig import HOST, Rig, settings
 
-from toolfleet.config.state import FleetState, Holder
+from toolfleet.config.answers import Holder
+from toolfleet.config.state import FleetState
 
 
 class Echo(FleetState):

@@ -2,8 +2,8 @@
 
 from integration.config.rig import DIED, Rig, settings
 
+from toolfleet.config.answers import Holder
 from toolfleet.config.contract import Status
-from toolfleet.config.state import Holder
 
 
 class TestRoute:

@@ -2,7 +2,7 @@
 
 from integration.config.rig import DIED, Rig
 
-from toolfleet.config.state import Holder
+from toolfleet.config.answers import Holder
 
 
 class TestRecover:

@@ -13,12 +13,13 @@ from typing import Any
 
 from toolfleet.backends.base import Owner
 from toolfleet.config import connection
+from toolfleet.config.answers import Finished, Holder
 from toolfleet.config.coalesce import Coalescer
 from toolfleet.config.connection import OUTAGES
 from toolfleet.config.contract import ToolCall, new_id
 from toolfleet.config.patience import persist
 from toolfleet.config.settings import Settings
-from toolfleet.config.state import Finished, FleetState, Holder
+from toolfleet.config.state import FleetState
 from toolfleet.workers.budget import StartBudget
 from toolfleet.workers.events import EventLog
 from toolfleet.workers.executor import Executor, Ledger, Run

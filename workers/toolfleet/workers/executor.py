@@ -304,11 +304,20 @@ class Executor:
     async def _forgotten(self, run: Run) -> bool:
         """Whether Redis has lost the result of a call that ran here, so that its producer sent it once more.
 
-        Whatever ran in this trajectory's line has ended by now. The runner does not run a call twice: it still has the
-        outcome, or says that it had one.
+        Whatever ran in this trajectory's line has ended by now, and the runner has the outcome. A sandbox that does not
+        know the call is another one than it ran in: there it must not run.
         """
         boot, epoch = self._boot, run.lease.epoch
-        return await persist(lambda: self._state.under_way(run.call_id, boot, epoch), self._tenancy.patience)
+        if not await persist(lambda: self._state.under_way(run.call_id, boot, epoch), self._tenancy.patience):
+            return False
+        try:
+            known = "unknown" if run.sandbox is None else await run.sandbox.query(run.call_id)
+        except SandboxLost:
+            known = "unknown"
+        if known == "unknown":
+            gone = "it started, and neither Redis nor its sandbox knows what became of it"
+            raise Ended(run.end(Status.UNKNOWN, executed="unknown", error=gone))
+        return True
 
     async def _furnish(self, run: Run) -> None:
         def tell(state: RetryCallState) -> None:

@@ -22,12 +22,13 @@ from tenacity import (
 
 from toolfleet.backends.base import Request, Sandbox, SandboxRef
 from toolfleet.backends.channel import Fenced
+from toolfleet.config.answers import Holder
 from toolfleet.config.connection import OUTAGES
 from toolfleet.config.contract import new_id
 from toolfleet.config.errors import BackendError, SandboxLost, SandboxStartFailed
 from toolfleet.config.patience import persist
 from toolfleet.config.settings import Settings
-from toolfleet.config.state import FleetState, Holder
+from toolfleet.config.state import FleetState
 from toolfleet.workers.leases import Lease
 from toolfleet.workers.pool import WarmPool
 
