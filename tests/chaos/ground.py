@@ -37,12 +37,19 @@ class Said:
     process: subprocess.Popen[str]
     lines: list[dict[str, Any]] = field(default_factory=list)
     killed: bool = False
+    listener: threading.Thread = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.listener = threading.Thread(target=self.listen, daemon=True)
 
     def listen(self) -> None:
         """Gather its lines until it ends."""
-        for line in self.process.stdout or ():
-            with contextlib.suppress(ValueError):  # cut off by a kill
-                self.lines.append(json.loads(line))
+        if self.process.stdout is None:
+            raise AssertionError("a pipe was asked for")
+        with self.process.stdout as lines:
+            for line in lines:
+                with contextlib.suppress(ValueError):  # cut off by a kill
+                    self.lines.append(json.loads(line))
 
 
 class Ground:
@@ -104,7 +111,7 @@ class Ground:
         process.stdin.write(json.dumps(asdict(plan)) + "\n")
         process.stdin.close()
         said = Said(process)
-        threading.Thread(target=said.listen, daemon=True).start()
+        said.listener.start()
         self.producers.append(said)
         return said
 
@@ -148,6 +155,7 @@ class Ground:
         for said in self.producers:
             said.process.kill()
             said.process.wait()
+            said.listener.join()
         for process in self.workers.values():
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGCONT)

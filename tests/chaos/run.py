@@ -88,6 +88,8 @@ def run(size: Size, seed: int) -> Report:
                 place.start_producer(_plan(place, size, seed, "p3"))
         faults.settle()
         _until(lambda: all(said.process.poll() is not None for said in place.producers), 600, "a producer hangs")
+        for said in place.producers:
+            said.listener.join()
         _count(place.producers, faults, report)
         _look_for_leftovers(place, report)
     return report
