@@ -20,7 +20,8 @@ demo: $(VENV)/ready  ## replay real trajectories through a fleet on this machine
 
 test: $(VENV)/ready  ## run the whole test suite (TESTS="tests/unit -k pool" for a part)
 	@scripts/system-packages bwrap=bubblewrap redis-server=redis-server busybox=busybox-static debootstrap=debootstrap \
-		mkfs.ext4=e2fsprogs openssl=openssl dockerd=docker.io iptables=iptables ip=iproute2 faketime=faketime
+		mkfs.ext4=e2fsprogs openssl=openssl ip=iproute2 faketime=faketime dockerd=docker.io iptables=iptables \
+		docker-compose=docker-compose slirp4netns=slirp4netns
 	$(BIN)/python -m pytest $(TESTS)
 
 soak: $(VENV)/ready  ## hold a fleet under load and watch its memory (MINUTES=5)

@@ -10,6 +10,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import docker
@@ -23,12 +24,24 @@ DEBIAN, BUSYBOX = "toolfleet-test:debian", "toolfleet-test:busybox"
 PLAIN_USER = "toolfleet-test:user"
 
 _START_WITHIN = 60.0
+#: Where slirp4netns answers questions about names, as the machine itself would.
+_SLIRP_DNS = "10.0.2.3"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An engine, and where the ports are that its containers publish."""
+
+    url: str
+    network: Path | None
+    """Network namespace of a private engine; None for one that was there, whose ports are ours."""
 
 
 @contextlib.contextmanager
 def engine() -> Iterator[str]:
     """The URL of an engine that has the tests' images."""
-    with _answering() as url:
+    with place() as found:
+        url = found.url
         client = docker.APIClient(base_url=url, version="auto", timeout=300)
         made = []
         try:
@@ -46,20 +59,23 @@ def engine() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _answering() -> Iterator[str]:
+def place(*, way_out: bool = False) -> Iterator[Place]:
+    """An engine; with ``way_out`` its containers reach what this machine reaches."""
     url = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     if _answers(url):
-        yield url
+        yield Place(url, None)
         return
     if os.geteuid() != 0 or shutil.which("dockerd") is None:
         missing("a Docker engine, or root and dockerd to start one")
-    with _private() as url:
-        yield url
+    with _private(["--dns", _SLIRP_DNS] if way_out else []) as (url, pid), contextlib.ExitStack() as stack:
+        if way_out:
+            stack.enter_context(_slirp(pid))
+        yield Place(url, Path(f"/proc/{pid}/ns/net"))
 
 
 @contextlib.contextmanager
-def _private() -> Iterator[str]:
-    """Start an engine in namespaces of its own: bridges, mounts and containers end with it."""
+def _private(options: list[str]) -> Iterator[tuple[str, int]]:
+    """Start an engine in namespaces of its own: bridges, mounts and containers end with it. Its URL and pid."""
     with tempfile.TemporaryDirectory(prefix="toolfleet-dockerd-", ignore_cleanup_errors=True) as folder:
         url = f"unix://{folder}/docker.sock"
         places = ["--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec", "--pidfile", f"{folder}/pid"]
@@ -68,7 +84,7 @@ def _private() -> Iterator[str]:
         init = ["sh", "-c", '"$@"; exit $?', "sh"]
         with (Path(folder) / "log").open("wb") as log:
             process = subprocess.Popen(
-                ["unshare", *namespaces, *init, "dockerd", *places, "-H", url],
+                ["unshare", *namespaces, *init, "dockerd", *places, *options, "-H", url],
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -80,8 +96,33 @@ def _private() -> Iterator[str]:
                     words = (Path(folder) / "log").read_text()[-2000:]
                     missing(f"a Docker engine, and the private one does not start: {words}")
                 time.sleep(0.1)
-            yield url
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+            yield url, int(children.split()[0])
         finally:
+            process.kill()
+            process.wait()
+
+
+@contextlib.contextmanager
+def _slirp(pid: int) -> Iterator[None]:
+    """Carry what leaves the network namespace of ``pid`` through this process's user: no rule or bridge of ours."""
+    if shutil.which("slirp4netns") is None:
+        missing("slirp4netns, for a private engine whose builds reach the package registries")
+    ready, tell = os.pipe()
+    options = ["--configure", "--mtu=65520", "--disable-host-loopback", f"--ready-fd={tell}"]
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            ["slirp4netns", *options, str(pid), "tap0"], pass_fds=[tell], stdout=log, stderr=log, start_new_session=True
+        )
+        os.close(tell)
+        try:
+            if not os.read(ready, 1):
+                process.wait()
+                log.seek(0)
+                missing(f"slirp4netns, and it does not start: {log.read().decode()[-500:]}")
+            yield
+        finally:
+            os.close(ready)
             process.kill()
             process.wait()
 
@@ -99,15 +140,20 @@ def _answers(url: str) -> bool:
 
 
 def _debian(client: docker.APIClient) -> None:
-    with tempfile.NamedTemporaryFile(suffix=".tar") as file:
-        subprocess.run(["tar", "-C", str(rootfs.debian()), "-cf", file.name, "."], check=True)
-        _import(client, Path(file.name), DEBIAN)
+    import_root(client, rootfs.debian(), DEBIAN)
 
 
 def _plain_user(client: docker.APIClient) -> None:
     dockerfile = f"FROM {DEBIAN}\nENV FLAVOUR=vanilla PATH=/opt/bin:/usr/bin:/bin\nWORKDIR /srv\nUSER 1234:1234\n"
     for _ in client.build(fileobj=io.BytesIO(dockerfile.encode()), tag=PLAIN_USER, rm=True, decode=True):
         pass
+
+
+def import_root(client: docker.APIClient, folder: Path, name: str) -> None:
+    """Make an image of an unpacked root filesystem."""
+    with tempfile.NamedTemporaryFile(suffix=".tar") as file:
+        subprocess.run(["tar", "-C", str(folder), "-cf", file.name, "."], check=True)
+        _import(client, Path(file.name), name)
 
 
 def _busybox(client: docker.APIClient) -> None:

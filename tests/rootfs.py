@@ -8,16 +8,27 @@ from pathlib import Path
 from services import missing
 
 REPOSITORY = Path(__file__).parents[1]
+#: What is expensive to fetch and the same for every run.
+CACHE = Path("/var/cache/toolfleet")
 #: What the recorded calls' roots had beyond a minimal Debian.
 PACKAGES = ["bsdextrautils", "curl", "gawk", "git", "jq", "net-tools", "procps", "psmisc", "tree"]
 
 
 def debian() -> Path:
     """Its folder."""
+    return _unpacked("rootfs-bookworm-recorded", *PACKAGES)
+
+
+def slim_debian() -> Path:
+    """The folder of one with no more in it than certificates."""
+    return _unpacked("rootfs-bookworm-slim", "ca-certificates")
+
+
+def _unpacked(name: str, *packages: str) -> Path:
     if os.geteuid() != 0 or shutil.which("debootstrap") is None:
         missing("root and debootstrap, to unpack a minimal Debian")
-    folder = Path("/var/cache/toolfleet/rootfs-bookworm-recorded")
-    subprocess.run([REPOSITORY / "scripts/make-rootfs", folder, *PACKAGES], check=True)
+    folder = CACHE / name
+    subprocess.run([REPOSITORY / "scripts/make-rootfs", folder, *packages], check=True)
     return folder
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -25,6 +26,8 @@ from toolfleet.producer.summary import Summary
 
 #: Exit statuses of ``toolfleet run``, the worst that applies.
 INFRASTRUCTURE_FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+#: Exit status of ``toolfleet status --here`` where no worker lives.
+NOBODY_HERE = 1
 
 
 @click.command()
@@ -68,12 +71,14 @@ def run(source: Path, out: Path, workers: int, slots: int | None, profile: str, 
 
 
 @click.command()
-def status() -> None:
+@click.option("--here", is_flag=True, help="Only workers of this host; exit status 1 when none of them lives.")
+def status(here: bool) -> None:
     """Show who serves the fleet of TOOLFLEET_REDIS_URL, and who waits."""
     settings = load()
     if settings.redis_url is None:
         raise SettingsError("which fleet? Set TOOLFLEET_REDIS_URL, e.g. redis://localhost:6379/0")
-    asyncio.run(_status(settings, settings.redis_url.get_secret_value()))
+    served = asyncio.run(_status(settings, settings.redis_url.get_secret_value(), here=here))
+    sys.exit(0 if served or not here else NOBODY_HERE)
 
 
 async def _run(
@@ -122,7 +127,8 @@ async def _starts(fleet: Fleet, before: dict[str, dict[str, str]]) -> tuple[int,
     return grown("warm_hits"), grown("cold_starts")
 
 
-async def _status(settings: Settings, url: str) -> None:
+async def _status(settings: Settings, url: str, *, here: bool) -> bool:
+    """Print the table; whether it has a worker."""
     redis = connection.client(url)
     try:
         await connection.check(redis, url)
@@ -132,6 +138,8 @@ async def _status(settings: Settings, url: str) -> None:
         waiting = await state.waiting(served | set(settings.profiles))
     finally:
         await redis.aclose()
+    if here:
+        workers = {name: w for name, w in workers.items() if w.get("host") == socket.gethostname()}
     table = Table(title=f"fleet {settings.fleet}: {len(workers)} workers, {waiting} trajectories waiting")
     for column in ("worker", "host", "pid", "slots", "calls", "warm hits", "cold starts", "serves", "state"):
         table.add_column(column)
@@ -143,6 +151,7 @@ async def _status(settings: Settings, url: str) -> None:
         facts = (w.get(key, "?") for key in ("calls", "warm_hits", "cold_starts"))
         table.add_row(name, w.get("host"), w.get("pid"), slots, *facts, serves, state_word)
     Console().print(table)
+    return bool(workers)
 
 
 def _run_until_signal(work: Coroutine[Any, Any, int]) -> int:
