@@ -28,7 +28,7 @@ from rich.console import Console
 from toolfleet.producer import Fleet
 from toolfleet.producer.embedded import find_redis_server
 
-#: Seconds; what a round may take at the median, and the reason to measure it.
+#: Seconds that a round may take at the median.
 TARGET = 2.0
 
 
@@ -95,6 +95,8 @@ async def one_round(here: Ground, fleet: Fleet) -> float:
     redis, state = fleet.state.redis, fleet.state
     while len(await state.workers()) < 2:
         await asyncio.sleep(0.05)
+    # Who has just come up does not say yet that others have died: measured is a fleet that has been up for a while.
+    await asyncio.sleep(fleet.settings.lease_ttl)
     async with fleet.trajectory() as t:
         dies = (await t.terminal("true")).worker_id
         running = asyncio.create_task(t.call("terminal", {"command": "sleep 1; echo done"}, call_id=f"{t.id}.run"))

@@ -4,28 +4,51 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import Iterator
 
 #: Bytes taken from one side at once: few, so that a reset falls between the parts of a command or of an answer.
 CHUNK = 512
 
 
 class Proxy:
-    """Connections from ``port`` to another port of this machine."""
+    """Connections from ``port`` to another port of this machine, carried by an event loop of its own."""
 
     def __init__(self, to: int) -> None:
         self.port = 0
         self._to = to
         self._writers: set[asyncio.StreamWriter] = set()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
 
-    async def start(self) -> asyncio.Server:
+    def start(self) -> None:
         """Listen."""
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        return server
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result()
+
+    def stop(self) -> None:
+        """End all connections, and listen no more."""
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
     def reset(self) -> None:
         """End all connections with RST, on both sides."""
+        self._loop.call_soon_threadsafe(self._reset)
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _close(self) -> None:
+        self._server.close()
+        while self._writers:
+            self._reset()
+            await asyncio.sleep(0.01)
+        await self._server.wait_closed()
+
+    def _reset(self) -> None:
         for writer in self._writers:
             sock = writer.get_extra_info("socket")
             with contextlib.suppress(OSError):
@@ -38,11 +61,12 @@ class Proxy:
         except OSError:
             writer.transport.abort()
             return
-        self._writers |= {writer, there}
+        ends = {writer, there}
+        self._writers |= ends
         try:
             await asyncio.gather(self._pump(reader, there), self._pump(there_reader, writer))
         finally:
-            self._writers -= {writer, there}
+            self._writers -= ends
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
@@ -52,14 +76,12 @@ class Proxy:
         writer.close()
 
 
-@contextlib.asynccontextmanager
-async def resetting_proxy(to: int) -> AsyncIterator[Proxy]:
+@contextlib.contextmanager
+def resetting_proxy(to: int) -> Iterator[Proxy]:
     """A proxy to the port ``to``."""
     made = Proxy(to)
-    server = await made.start()
+    made.start()
     try:
         yield made
     finally:
-        made.reset()
-        server.close()
-        await server.wait_closed()
+        made.stop()

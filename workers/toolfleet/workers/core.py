@@ -37,6 +37,8 @@ from toolfleet.workers.tools import ToolRegistry, default_registry
 
 log = logging.getLogger(__name__)
 
+#: Seconds that a worker that leaves gives Redis to take what it says last.
+RETIRE = 5.0
 #: Seconds until a worker that leaves looks again for another that goes on with a workspace.
 SEE_OFF_AGAIN = 0.5
 
@@ -292,7 +294,8 @@ class Core:
 
     async def _retire(self) -> None:
         try:
-            await self.state.retire(self.worker_id, self.boot)
+            async with asyncio.timeout(RETIRE):
+                await self.state.retire(self.worker_id, self.boot)
         except OUTAGES as error:
             log.warning("Redis does not answer; other workers will recover what is left: %s", error)
 
