@@ -15,6 +15,7 @@ from chaos.faults import KINDS, Faults
 from chaos.ground import FLEET, TIMES, Ground, Said, ground
 from chaos.producer import Plan
 from toolfleet.config import keys
+from toolfleet.config.contract import Status
 
 #: Of these a run has at least one each; the others are drawn from all but the last.
 ONCE = ("kill -9 a producer",)
@@ -60,8 +61,11 @@ class Report:
         shown = Table("", "count", title="chaos", title_justify="left")
         for name, count in self.faults.items():
             shown.add_row(f"fault: {name}", str(count))
-        for name, count in sorted(self.statuses.items()):
-            shown.add_row(name if name.startswith(("sent", "replies")) else f"calls {name}", str(count))
+        for name in ("sent twice", "replies dropped"):
+            shown.add_row(name, str(self.statuses[name]))
+        for status in Status:
+            if self.statuses[status] or status in (Status.OK, Status.LOST, Status.UNKNOWN):
+                shown.add_row(f"calls {status}", str(self.statuses[status]))
         shown.add_row("calls whose lease changed hands", str(len(self.recovered)))
         shown.add_row("trajectories told of a loss", str(len(self.lost)))
         shown.add_row("of them without a killed sandbox", str(len(self.unexplained)))
