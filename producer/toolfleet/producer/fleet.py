@@ -30,6 +30,7 @@ from toolfleet.config.patience import persist
 from toolfleet.config.settings import Settings, load
 from toolfleet.config.state import FleetState
 from toolfleet.producer.embedded import EmbeddedFleet
+from toolfleet.producer.endings import Endings
 from toolfleet.producer.inflight import Again, InFlight
 from toolfleet.producer.publisher import Parcel, Publisher, body_of
 from toolfleet.producer.replies import Replies
@@ -90,6 +91,7 @@ class Fleet:
             await connection.check(self._redis, url)
             self.state = FleetState(self._redis, self.settings)
             app = make_app(url, self.settings.fleet)
+            self._endings = Endings(self.settings, self.state, self._tell_cancel)
             self._publisher = Publisher(app, self.state, self.producer_id, self.settings.start_timeout)
             await self.patiently(lambda: self.state.producer_alive(self.producer_id, self._alive_for))
             self._replies_redis = connection.client(url, retries=0)
@@ -171,7 +173,7 @@ class Fleet:
         if not self._running:
             raise FleetClosed("this fleet was closed")
         body = body_of(call, self.settings.max_payload)
-        patience = self._patience(call)
+        patience = self._endings.patience(call)
         trajectory.ahead += patience
         began = time.monotonic()
         try:
@@ -181,10 +183,13 @@ class Fleet:
                 result = await self._carry(trajectory, call, body)
             return _with_wait(result, held)
         except TimeoutError:
-            return await self._expire(call)
+            result, telling = await self._endings.expire(call)
+            if telling is not None:
+                self._errand(telling)
+            return result
         except (asyncio.CancelledError, FleetError):
             # It may stand in the ledger already, from a worker that has lost the trajectory since.
-            self._errand(self._cancel(call))
+            self._errand(self._endings.cancel(call))
             raise
         finally:
             trajectory.ahead -= patience
@@ -266,41 +271,6 @@ class Fleet:
                 self._in_flight.settle(call_id, ToolResult.model_validate_json(result))
             elif state != "started" or self._in_flight.believe(call_id):
                 self._in_flight.settle(call_id, Again.LOST_ON_THE_WAY if state else Again.MOVED)
-
-    def _patience(self, call: ToolCall) -> float:
-        """Seconds that the tool may run at most, as far as a producer can tell."""
-        asked = call.timeout
-        if asked is None and isinstance(call.arguments, dict):
-            asked = call.arguments.get("timeout")
-        profile = self.settings.profiles.get(call.profile)
-        longest = profile.max_timeout if profile else 600.0
-        usual = profile.default_timeout if profile else longest
-        try:
-            return contract.clamp_timeout(asked if asked is not None else usual, longest)
-        except ValueError:
-            return longest
-
-    async def _expire(self, call: ToolCall) -> ToolResult:
-        """The deadline passed: end the call in the ledger, or say honestly that its end is not known."""
-        never = ended(call, Status.FAILED, executed="no", error="its deadline passed before a worker could start it")
-        lost = ended(call, Status.UNKNOWN, executed="unknown", error="it started, and no result came by its deadline")
-        try:
-            async with asyncio.timeout(self.settings.lease_ttl):
-                verdict, worker, standing = await self.state.give_up(call, never, lost)
-        except (TimeoutError, *OUTAGES) as error:
-            return lost.model_copy(update={"error": f"its deadline passed while Redis did not answer: {error}"})
-        if verdict == "started":
-            self._errand(self._tell_cancel(call, worker))
-            return lost
-        if verdict == "missing":
-            return lost.model_copy(update={"error": "Redis lost the call, and no result came by its deadline"})
-        return standing or never
-
-    async def _cancel(self, call: ToolCall) -> None:
-        gone = ended(call, Status.CANCELLED, executed="no", error="cancelled by the producer before it started")
-        verdict, worker, _ = await self.state.give_up(call, gone, None)
-        if verdict == "started":
-            await self._tell_cancel(call, worker)
 
     async def _tell_close(self, trajectory: Trajectory) -> None:
         holder = await self.state.close(trajectory.id)
