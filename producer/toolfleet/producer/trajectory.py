@@ -170,6 +170,7 @@ class Trajectory:
         """
         fleet = self._fleet
         patience = time.monotonic() + fleet.settings.start_timeout
+        all_heard = time.monotonic() + 2 * fleet.settings.heartbeat
         remembering = time.monotonic() + fleet.settings.lease_ttl
         forgotten: Literal["", "tell", "told"] = ""
         while True:
@@ -202,7 +203,8 @@ class Trajectory:
             workers = await fleet.patiently(fleet.state.workers)
             # One may have announced itself between the two questions.
             served = any(f"serves:{self.profile}" in worker for worker in workers.values())
-            if not served and (workers or time.monotonic() > patience):
+            # While a fleet comes up, or announces itself to an empty Redis, some are heard before others.
+            if not served and time.monotonic() > (all_heard if workers else patience):
                 raise NoWorkerForProfile(_nobody(self.profile, workers))
             await asyncio.sleep(0.2)
 
