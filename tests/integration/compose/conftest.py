@@ -49,7 +49,9 @@ def inside(network: Path | None) -> Iterator[None]:
         os.close(home)
 
 
-@pytest.fixture(scope="package")
+# Of the module, and not the package: for a folder without __init__.py that would be the session, and whatever is
+# tested after this folder would start its processes in the engine's network.
+@pytest.fixture(scope="module")
 def project() -> Iterator[Project]:
     """The project, up; afterwards the engine holds nothing of it, and every worker has ended in order."""
     with docker_engine.place(way_out=True) as place, tempfile.TemporaryDirectory(prefix="tf-") as folder:
