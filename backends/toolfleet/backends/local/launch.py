@@ -210,8 +210,10 @@ def _kill(monitor: int, runner: Identity | None) -> None:
             signal.pidfd_send_signal(fd, signal.SIGKILL)
         os.close(fd)
     with contextlib.suppress(ProcessLookupError):
-        # Its child waits for a word from it before it begins, and would wait for ever: stopped, it makes no other.
+        # Its child waits for a word from it before it begins, and would wait for ever: stopped, it makes no other. The
+        # signal takes effect some time after it was sent, and a child could be made in between.
         os.kill(monitor, signal.SIGSTOP)
+        processes.await_stop(monitor)
         for child in _children(monitor):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)

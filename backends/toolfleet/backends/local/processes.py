@@ -92,6 +92,12 @@ def reap() -> None:
         _children.discard(pid)
 
 
+def await_stop(pid: int) -> None:
+    """Wait until the adopted child ``pid``, which was told to stop, has stopped or ended; it stays to be collected."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+
 def collect(pid: int) -> None:
     """Wait for the adopted child ``pid``, which has been killed."""
     with contextlib.suppress(ChildProcessError):
