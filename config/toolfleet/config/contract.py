@@ -139,6 +139,8 @@ class ToolResult(BaseModel):
     error: str | None = None
     truncated: bool = False
     bytes_dropped: int = 0
+    detail: dict[str, Any] = {}
+    """What the tool says besides its output, by names of its own: a process id, a file's size, a diff. Small JSON."""
     attempts: int = 0
     """How often the call was tried; above 1 only for failures before its start."""
     worker_id: str = ""

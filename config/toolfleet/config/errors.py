@@ -6,6 +6,7 @@
     ├── SettingsError             the configuration is wrong            (yours to fix)
     ├── InvalidCall               a call that can never run             (the policy's or the caller's)
     │   ├── UnknownTool
+    │   ├── ToolDenied
     │   ├── InvalidArguments
     │   └── PayloadTooLarge
     ├── FleetError                the fleet could not serve you         (infrastructure)
@@ -39,6 +40,10 @@ class InvalidCall(ToolfleetError):
 
 class UnknownTool(InvalidCall):
     """The call names a tool that the fleet does not have."""
+
+
+class ToolDenied(InvalidCall):
+    """The profile does not allow the tool."""
 
 
 class InvalidArguments(InvalidCall):

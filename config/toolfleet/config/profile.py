@@ -48,6 +48,8 @@ class Profile(BaseModel):
     """Seconds a call may run when it names no timeout of its own."""
     max_timeout: float = Field(default=600.0, gt=0)
     """Longest timeout that a call may ask for, in seconds; longer ones are cut to it."""
+    tools: tuple[str, ...] | None = None
+    """Names of the tools that calls may use; None allows all. Another is rejected, whatever a model asks."""
     warm: int = Field(default=2, ge=0)
     """Ready sandboxes that a worker keeps waiting beside those in its slots."""
     warm_age: float = Field(default=3600.0, gt=0)

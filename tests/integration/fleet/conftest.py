@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest_asyncio
 from services import missing
 
+from toolfleet.config.profile import Profile
 from toolfleet.producer import Fleet
 
 
@@ -14,5 +15,6 @@ async def fleet() -> AsyncIterator[Fleet]:
     """Two workers with four slots each."""
     if shutil.which("bwrap") is None:
         missing("bubblewrap")
-    async with Fleet.connect(workers=2, slots=4, heartbeat=0.2, lease_ttl=3.0) as connected:
+    profiles = {"default": Profile(), "reader": Profile(tools=("read_file",))}
+    async with Fleet.connect(workers=2, slots=4, heartbeat=0.2, lease_ttl=3.0, profiles=profiles) as connected:
         yield connected

@@ -74,6 +74,15 @@ async def test_what_does_not_fit_is_rejected_with_the_reason(
     assert says in str(r.error)
 
 
+async def test_a_profile_allows_some_tools_only(fleet: Fleet) -> None:
+    async with fleet.trajectory(profile="reader") as t:
+        for name in ("terminal", "bash", "write_file"):
+            r = await t.call(name, {"command": "true"})
+            assert (r.status, r.executed) == (Status.REJECTED, "no")
+            assert str(r.error) == f"the profile 'reader' does not allow the tool {name!r}"
+        assert (await t.read_file("/etc/passwd")).status is Status.OK
+
+
 async def test_arguments_may_come_as_the_models_own_json(fleet: Fleet) -> None:
     async with fleet.trajectory() as t:
         assert (await t.call("terminal", '{"command": "echo hi"}')).stdout == "hi\n"

@@ -1,27 +1,14 @@
-"""Arguments as models write them: understood, or refused with the name of every field that is wrong."""
+"""What a tool asks of the runner, and how it shows the outcome."""
 
-import json
 from typing import Any
 
 import pytest
 
 from toolfleet.backends.base import Outcome
-from toolfleet.config.contract import clamp_timeout
-from toolfleet.config.errors import InvalidArguments, InvalidCall, UnknownTool
-from toolfleet.workers.tools import default_registry
-from toolfleet.workers.tools.base import Arguments, parse
+from toolfleet.config.tools import parse
+from toolfleet.workers.tools import Plan, Seen, Shown, Tool, default_registry
 
 TOOLS = default_registry()
-
-
-def refusal(tool: str, arguments: dict[str, Any] | str) -> str:
-    """The message with which ``arguments`` are refused."""
-    with pytest.raises(InvalidArguments) as caught:
-        parse(TOOLS.get(tool), arguments)
-    message = str(caught.value)
-    assert message.startswith(f"arguments of {tool}")
-    message.encode("utf-8")  # it becomes the result that the model reads
-    return message
 
 
 def outcome(exit_code: int = 0, error: str | None = None, **detail: object) -> Outcome:
@@ -29,130 +16,32 @@ def outcome(exit_code: int = 0, error: str | None = None, **detail: object) -> O
     return Outcome(exit_code, False, False, b"", b"", 0, 0, 0, 0, 0.0, error, detail)
 
 
-class TestRegistry:
-    @pytest.mark.parametrize("name", ["terminal", "read_file", "write_file"])
-    def test_finds_the_tools_that_every_worker_has(self, name: str) -> None:
-        assert TOOLS.get(name).name == name
-
-    def test_an_unknown_tool_is_answered_with_the_nearest_and_with_all(self) -> None:
-        with pytest.raises(UnknownTool) as caught:
-            TOOLS.get("terminl")
-        message = "unknown tool 'terminl'; available: read_file, terminal, write_file. Did you mean 'terminal'?"
-        assert str(caught.value) == message
-
-    def test_a_name_near_to_nothing_gets_no_suggestion(self) -> None:
-        with pytest.raises(UnknownTool) as caught:
-            TOOLS.get("zzz")
-        assert "Did you mean" not in str(caught.value)
-
-    @pytest.mark.parametrize("name", ["x" * 100_000, "\ud800", "a\nb", ""])
-    def test_the_message_is_short_and_printable_whatever_the_name(self, name: str) -> None:
-        with pytest.raises(UnknownTool) as caught:
-            TOOLS.get(name)
-        assert len(str(caught.value)) < 400
-        str(caught.value).encode("utf-8")
-
-    def test_an_unknown_tool_is_a_call_that_can_never_run(self) -> None:
-        assert issubclass(UnknownTool, InvalidCall)
-        assert issubclass(InvalidArguments, InvalidCall)
+def plan(tool: Tool[Any], arguments: dict[str, Any]) -> Plan:
+    """The first request of ``tool``."""
+    return next(tool.steps(parse(tool.definition, arguments)))
 
 
-class TestParse:
-    def test_arguments_or_their_json_text_are_the_same(self) -> None:
+def show(tool: Tool[Any], arguments: dict[str, Any], seen: Outcome, stdout: str = "", stderr: str = "") -> Shown:
+    """What ``tool`` says after its only request."""
+    steps = tool.steps(parse(tool.definition, arguments))
+    next(steps)
+    with pytest.raises(StopIteration) as end:
+        steps.send(Seen(seen, stdout, stderr))
+    shown = end.value.value
+    assert isinstance(shown, Shown)
+    return shown
+
+
+LS = {"command": "ls"}
+FILE = {"path": "a"}
+
+
+class TestTerminal:
+    def test_runs_the_command_in_the_directory_asked_for(self) -> None:
         tool = TOOLS.get("terminal")
-        arguments = {"command": "ls", "workdir": "/tmp", "timeout": 5}
-        assert parse(tool, arguments) == parse(tool, json.dumps(arguments))
-
-    def test_every_field_that_is_wrong_is_named(self) -> None:
-        message = refusal("read_file", {"path": "", "offset": 0, "limit": "many", "colour": "red"})
-        for field in ("path: ", "offset: ", "limit: ", "colour: "):
-            assert field in message
-
-    def test_a_missing_field_is_named(self) -> None:
-        assert "command: Field required" in refusal("terminal", {})
-
-    @pytest.mark.parametrize(
-        ("tool", "arguments", "field"),
-        [
-            ("terminal", {"command": 3}, "command"),
-            ("terminal", {"command": ""}, "command"),
-            ("terminal", {"command": ["ls"]}, "command"),
-            ("terminal", {"command": "ls", "workdir": 1}, "workdir"),
-            ("terminal", {"command": "ls", "timeout": "soon"}, "timeout"),
-            ("terminal", {"command": "ls", "timeout": [1]}, "timeout"),
-            ("terminal", {"command": "ls", "cwd": "/"}, "cwd"),
-            ("read_file", {"path": "x", "limit": 2001}, "limit"),
-            ("read_file", {"path": "x", "offset": -1}, "offset"),
-            ("write_file", {"path": "x"}, "content"),
-            ("write_file", {"path": "x", "content": {"a": 1}}, "content"),
-        ],
-    )
-    def test_a_wrong_value_is_named_by_its_field(self, tool: str, arguments: dict[str, Any], field: str) -> None:
-        assert f"{field}: " in refusal(tool, arguments)
-
-    @pytest.mark.parametrize(
-        "text", ["", "ls -l", "{'command': 'ls'}", '{"command": "ls"', "\x00", "\ud800", "1" * 5000]
-    )
-    def test_a_text_that_is_not_json(self, text: str) -> None:
-        assert "are not JSON: " in refusal("terminal", text)
-
-    @pytest.mark.parametrize(
-        ("text", "kind"), [("[]", "list"), ('["ls"]', "list"), ('"ls"', "str"), ("3", "int"), ("null", "NoneType")]
-    )
-    def test_json_that_is_not_an_object(self, text: str, kind: str) -> None:
-        assert refusal("terminal", text).endswith(f"must be a JSON object, not {kind}")
-
-    @pytest.mark.parametrize("text", ["[" * 100_000, '{"command":' * 100_000])
-    def test_json_nested_without_end_is_the_models_fault(self, text: str) -> None:
-        refusal("terminal", text)
-
-    @pytest.mark.parametrize("text", ['{"command": "\\ud800"}', '{"command": "ls", "\\ud800": 1}'])
-    def test_half_a_surrogate_pair_is_refused(self, text: str) -> None:
-        refusal("terminal", text)
-
-    def test_a_pair_of_surrogates_is_a_character(self) -> None:
-        assert parse(TOOLS.get("terminal"), '{"command": "\\ud83d\\ude00"}').command == "\U0001f600"
-
-    def test_a_nul_travels_to_the_runner_which_says_what_it_thinks_of_it(self) -> None:
-        assert parse(TOOLS.get("terminal"), {"command": "a\x00b"}).command == "a\x00b"
-
-    def test_messages_stay_short_whatever_the_model_wrote(self) -> None:
-        assert len(refusal("terminal", {"command": "ls", **{f"{i}" * 50: i for i in range(1000)}})) < 20_000
-
-
-class TestTimeout:
-    @pytest.mark.parametrize(("given", "seconds"), [(5, 5.0), (0.5, 0.5), ("30", 30.0), (None, None)])
-    def test_seconds_are_taken_also_as_text(self, given: object, seconds: float | None) -> None:
-        assert parse(TOOLS.get("terminal"), {"command": "ls", "timeout": given}).timeout == seconds
-
-    @pytest.mark.parametrize("text", ["true", "false"])
-    def test_a_truth_value_is_no_number_of_seconds(self, text: str) -> None:
-        assert "timeout: " in refusal("terminal", f'{{"command": "ls", "timeout": {text}}}')
-
-    @pytest.mark.parametrize("given", ["NaN", '"nan"'])
-    def test_not_a_number_is_refused_by_the_time_it_is_clamped(self, given: str) -> None:
-        parsed = parse(TOOLS.get("terminal"), f'{{"command": "ls", "timeout": {given}}}')
-        assert parsed.timeout is not None
-        with pytest.raises(ValueError, match="must be a number of seconds"):
-            clamp_timeout(parsed.timeout, 600.0)
-
-    def test_a_number_beyond_every_float_is_refused_or_cut(self) -> None:
-        try:
-            parsed = parse(TOOLS.get("terminal"), '{"command": "ls", "timeout": 1' + "0" * 400 + "}")
-        except InvalidArguments:
-            return
-        assert parsed.timeout is not None
-        assert clamp_timeout(parsed.timeout, 600.0) == 600.0
-
-
-class TestPlans:
-    """What a tool asks of the runner, and how it shows the outcome."""
-
-    def test_terminal_runs_the_command_in_the_directory_asked_for(self) -> None:
-        tool = TOOLS.get("terminal")
-        assert tool.plan(parse(tool, {"command": "ls"})).args == {"command": "ls"}
-        plan = tool.plan(parse(tool, {"command": "ls", "workdir": "/src"}))
-        assert (plan.op, plan.args) == ("exec", {"command": "ls", "cwd": "/src"})
+        assert plan(tool, LS).args == LS
+        asked = plan(tool, {**LS, "workdir": "/src"})
+        assert (asked.op, asked.args) == ("exec", {**LS, "cwd": "/src"})
 
     @pytest.mark.parametrize(
         ("exit_code", "stdout", "stderr", "shown"),
@@ -164,41 +53,32 @@ class TestPlans:
             (1, "out", "", "out"),
         ],
     )
-    def test_terminal_shows_stderr_when_the_command_failed(
-        self, exit_code: int, stdout: str, stderr: str, shown: str
-    ) -> None:
-        said = TOOLS.get("terminal").show(outcome(exit_code), stdout, stderr)
+    def test_shows_stderr_when_the_command_failed(self, exit_code: int, stdout: str, stderr: str, shown: str) -> None:
+        said = show(TOOLS.get("terminal"), LS, outcome(exit_code), stdout, stderr)
         assert (said.output, said.exit_code, said.error) == (shown, exit_code, None)
 
+
+class TestFiles:
     def test_read_file_asks_for_lines_and_bounds_the_bytes(self) -> None:
-        tool = TOOLS.get("read_file")
-        plan = tool.plan(parse(tool, {"path": "a", "offset": 3, "limit": 7}))
-        assert (plan.op, plan.args["path"], plan.args["offset"], plan.args["limit"]) == ("read", "a", 3, 7)
-        assert plan.args["max_bytes"] > 0
+        asked = plan(TOOLS.get("read_file"), {**FILE, "offset": 3, "limit": 7})
+        assert (asked.op, asked.args["path"], asked.args["offset"], asked.args["limit"]) == ("read", "a", 3, 7)
+        assert asked.args["max_bytes"] > 0
 
     def test_read_file_says_where_to_read_on(self) -> None:
-        said = TOOLS.get("read_file").show(outcome(next_offset=501, size=9000), "text\n", "")
+        said = show(TOOLS.get("read_file"), FILE, outcome(next_offset=501, size=9000), "text\n")
         assert said.truncated
         assert said.output.startswith("text\n")
         assert "offset=501" in said.output
-        assert not TOOLS.get("read_file").show(outcome(next_offset=None), "text\n", "").truncated
+        assert not show(TOOLS.get("read_file"), FILE, outcome(next_offset=None), "text\n").truncated
 
     def test_write_file_sends_its_text_as_bytes(self) -> None:
-        tool = TOOLS.get("write_file")
-        plan = tool.plan(parse(tool, {"path": "a", "content": "grüße\x00"}))
-        assert (plan.op, plan.args, plan.body) == ("write", {"path": "a"}, "grüße\x00".encode())
-        assert tool.show(outcome(bytes=8), "", "").output == "wrote 8 bytes"
+        tool, arguments = TOOLS.get("write_file"), {**FILE, "content": "grüße\x00"}
+        asked = plan(tool, arguments)
+        assert (asked.op, asked.args, asked.body) == ("write", FILE, "grüße\x00".encode())
+        assert show(tool, arguments, outcome(bytes=8)).output == "wrote 8 bytes"
 
     @pytest.mark.parametrize("name", ["read_file", "write_file"])
-    def test_a_file_error_is_what_the_model_sees_and_never_exits_with_0(self, name: str) -> None:
-        said = TOOLS.get(name).show(outcome(0, "no such file: a"), "", "")
+    def test_an_error_is_what_the_model_sees_and_never_exits_with_0(self, name: str) -> None:
+        arguments = {**FILE, "content": ""} if name == "write_file" else FILE
+        said = show(TOOLS.get(name), arguments, outcome(0, "no such file: a"))
         assert (said.output, said.error, said.exit_code) == ("no such file: a", "no such file: a", 1)
-
-
-@pytest.mark.parametrize("name", ["terminal", "read_file", "write_file"])
-def test_every_tool_refuses_arguments_it_does_not_know_and_takes_a_timeout(name: str) -> None:
-    kind = TOOLS.get(name).arguments
-    assert issubclass(kind, Arguments)
-    schema = kind.model_json_schema()
-    assert schema["additionalProperties"] is False
-    assert "timeout" in schema["properties"]

@@ -246,8 +246,8 @@ class Core:
         await persist(bounce, self._tenancy.patience)
 
     async def _cancel_running(self, run: Run) -> None:
-        if run.sandbox is not None:
-            await run.sandbox.cancel(run.call_id)
+        if run.sandbox is not None and run.request is not None:
+            await run.sandbox.cancel(run.request.call_id)
 
     # -- ledger, in batches
 

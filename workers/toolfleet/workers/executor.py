@@ -13,16 +13,19 @@ from toolfleet.backends.base import Outcome, Request, Sandbox
 from toolfleet.backends.channel import Fenced
 from toolfleet.config.connection import OUTAGES
 from toolfleet.config.contract import Status, Timing, ToolCall, ToolResult, clamp_timeout, ended, new_id
-from toolfleet.config.errors import BackendError, InvalidCall, SandboxLost
+from toolfleet.config.errors import BackendError, InvalidCall, SandboxLost, ToolDenied
 from toolfleet.config.patience import persist
 from toolfleet.config.state import FleetState
+from toolfleet.config.tools import parse
 from toolfleet.workers.leases import Lease
 from toolfleet.workers.tenancy import HeldElsewhere, Tenancy
-from toolfleet.workers.text import decode_streams, fit_output
-from toolfleet.workers.tools import Tool, ToolRegistry
-from toolfleet.workers.tools.base import parse
+from toolfleet.workers.text import NOTHING, Stream, decode_streams, fit_output
+from toolfleet.workers.tools import Plan, Seen, Shown, Steps, ToolRegistry, plainly
 
 log = logging.getLogger(__name__)
+
+#: Seconds that a request is given when the ones before it have used up the call's time.
+SHORTEST = 0.1
 
 
 class Ended(Exception):
@@ -55,10 +58,21 @@ class Run:
     started: bool = False
     """It has passed the gate of the ledger: its command may have run."""
     attempts: int = 1
-    tool: Tool[Any] | None = None
+    steps: Steps | None = None
+    """What its tool does, waiting for the outcome of ``request``."""
     request: Request | None = None
+    """The one under way, or next."""
+    requests: int = 0
+    """How many of them its tool has asked for."""
+    timeout: float = 0.0
+    """Seconds for all of them together."""
     sandbox: Sandbox | None = None
     outcome: Outcome | None = None
+    """Of the last request."""
+    streams: tuple[Stream, Stream] = (NOTHING, NOTHING)
+    """What it printed."""
+    shown: Shown | None = None
+    """What the tool says in the end; None when a request was cut short."""
     ran: float = 0.0
 
     def require(self) -> ToolCall:
@@ -66,6 +80,13 @@ class Run:
         if self.call is None:
             raise AssertionError("decode comes first")
         return self.call
+
+    def ask(self, plan: Plan) -> None:
+        """Turn ``plan`` into the next request; ids tell the requests of one call apart, also after a takeover."""
+        self.requests += 1
+        request_id = self.call_id if self.requests == 1 else f"{self.call_id}#{self.requests}"
+        left = max(self.timeout - self.ran, SHORTEST)
+        self.request = Request(request_id, plan.op, plan.args, left, plan.body)
 
     def end(self, status: Status, *, executed: Any, error: str | None = None, **fields: Any) -> ToolResult:
         """A result of this call, with what is known of its way so far."""
@@ -203,14 +224,16 @@ class Executor:
         """Find the tool and check the arguments; what does not fit is rejected."""
         call, profile = run.require(), run.lease.profile
         try:
-            run.tool = self._tools.get(call.name)
-            arguments = parse(run.tool, call.arguments)
-            plan = run.tool.plan(arguments)
+            tool = self._tools.get(call.name)
+            if profile.tools is not None and tool.definition.name not in profile.tools:
+                raise ToolDenied(f"the profile {call.profile!r} does not allow the tool {call.name!r}")
+            arguments = parse(tool.definition, call.arguments)
             asked = next((t for t in (call.timeout, arguments.timeout) if t is not None), profile.default_timeout)
-            timeout = clamp_timeout(asked, profile.max_timeout)
+            run.timeout = clamp_timeout(asked, profile.max_timeout)
+            run.steps = tool.steps(arguments)
+            run.ask(next(run.steps))
         except (InvalidCall, ValueError) as error:
             raise Ended(run.end(Status.REJECTED, executed="no", error=str(error), output=str(error))) from None
-        run.request = Request(call.call_id, plan.op, plan.args, timeout, plan.body)
 
     async def admit(self, run: Run) -> None:
         """Make sure that the trajectory has a sandbox; failures are retried, for nothing has started yet."""
@@ -239,37 +262,28 @@ class Executor:
         self._event("task-started", run, None)
 
     async def run(self, run: Run) -> None:
-        """Run it. It has started now: whatever happens, it is not tried again."""
-        if run.request is None:
-            raise AssertionError("decode comes first")
-        if run.sandbox is None:
-            raise Ended(self._lost(run, run.lease.lost or "its sandbox is gone", executed="unknown"))
-        began = time.monotonic()
-        try:
-            if run.cancelled:
-                raise Ended(run.end(Status.CANCELLED, executed="no", error="cancelled before it started"))
-            run.outcome = await run.sandbox.run(run.request)
-            run.ran = run.outcome.ran
-        except Fenced:
-            raise Dropped("the sandbox is another worker's by now") from None
-        except SandboxLost as error:
-            run.ran = time.monotonic() - began
-            await self._forget_sandbox(run, str(error))
-            raise Ended(self._lost(run, str(error), executed="unknown" if error.sent else "no")) from None
+        """Run it, request by request. It has started now: whatever happens, it is not tried again."""
+        while run.shown is None:
+            outcome = await self._request(run)
+            run.outcome, run.streams = outcome, decode_streams(outcome)
+            run.ran += outcome.ran
+            if outcome.timed_out or outcome.cancelled or outcome.detail.get("forgotten"):
+                return
+            self._advance(run)
 
     def classify(self, run: Run) -> ToolResult:
         """Turn the runner's outcome into a result. Nothing that a command printed takes part in the status."""
-        outcome, tool, request = run.outcome, run.tool, run.request
-        if outcome is None or tool is None or request is None:
+        outcome = run.outcome
+        if outcome is None:
             raise AssertionError("run comes first")
         if outcome.detail.get("forgotten"):
             return run.end(Status.UNKNOWN, executed="unknown", error=outcome.error)
-        stdout, stderr = decode_streams(outcome)
-        shown = tool.show(outcome, stdout.text, stderr.text)
+        stdout, stderr = run.streams
+        shown = run.shown or plainly(Seen(outcome, stdout.text, stderr.text))
         output, cut = fit_output(shown.output)
         status, error = Status.OK, shown.error
         if outcome.timed_out:
-            status, error = Status.TIMEOUT, f"timed out after {request.timeout:g} s"
+            status, error = Status.TIMEOUT, f"timed out after {run.timeout:g} s"
         elif outcome.cancelled:
             status, error = Status.CANCELLED, "cancelled while it ran"
         return run.end(
@@ -282,6 +296,7 @@ class Executor:
             exit_code=shown.exit_code,
             truncated=bool(cut or shown.truncated or stdout.dropped or stderr.dropped),
             bytes_dropped=stdout.dropped + stderr.dropped,
+            detail=shown.detail,
         )
 
     def broken(self, run: Run, error: Exception) -> ToolResult:
@@ -300,6 +315,36 @@ class Executor:
             raise Dropped(f"its result is {verdict}")
 
     # -- parts of steps
+
+    async def _request(self, run: Run) -> Outcome:
+        if run.request is None:
+            raise AssertionError("decode comes first")
+        first = run.requests == 1
+        if run.sandbox is None:
+            raise Ended(self._lost(run, run.lease.lost or "its sandbox is gone", executed="unknown"))
+        began = time.monotonic()
+        try:
+            if run.cancelled:
+                why = "cancelled before it started" if first else "cancelled while it ran"
+                raise Ended(run.end(Status.CANCELLED, executed="no" if first else "yes", error=why))
+            return await run.sandbox.run(run.request)
+        except Fenced:
+            raise Dropped("the sandbox is another worker's by now") from None
+        except SandboxLost as error:
+            run.ran += time.monotonic() - began
+            await self._forget_sandbox(run, str(error))
+            executed: Literal["no", "unknown"] = "no" if first and not error.sent else "unknown"
+            raise Ended(self._lost(run, str(error), executed=executed)) from None
+
+    def _advance(self, run: Run) -> None:
+        """Let the tool see the outcome, and learn its next request or what it says in the end."""
+        if run.steps is None or run.outcome is None:
+            raise AssertionError("decode and a request come first")
+        stdout, stderr = run.streams
+        try:
+            run.ask(run.steps.send(Seen(run.outcome, stdout.text, stderr.text)))
+        except StopIteration as end:
+            run.shown = end.value
 
     async def _forgotten(self, run: Run) -> bool:
         """Whether Redis has lost the result of a call that ran here, so that its producer sent it once more.

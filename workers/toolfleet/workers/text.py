@@ -14,6 +14,9 @@ class Stream:
     dropped: int
 
 
+NOTHING = Stream("", 0)
+
+
 def decode_streams(outcome: Outcome) -> tuple[Stream, Stream]:
     """Stdout and stderr as text, each at most `OUTPUT_LIMIT` characters; invalid UTF-8 becomes U+FFFD."""
     return (

@@ -1,12 +1,12 @@
-"""The tools that calls may name."""
+"""What the tools do that calls may name; one file a family, beside its definitions in ``toolfleet.config.tools``."""
 
-from toolfleet.workers.tools.base import Plan, Shown, Tool, ToolRegistry
-from toolfleet.workers.tools.files import READ_FILE, WRITE_FILE
-from toolfleet.workers.tools.terminal import TERMINAL
+from toolfleet.workers.tools.base import Plan, Seen, Shown, Steps, Tool, ToolRegistry, one_step, plainly
+from toolfleet.workers.tools.files import READ_FILE_TOOL, WRITE_FILE_TOOL
+from toolfleet.workers.tools.terminal import TERMINAL_TOOL
 
-__all__ = ["Plan", "Shown", "Tool", "ToolRegistry", "default_registry"]
+__all__ = ["Plan", "Seen", "Shown", "Steps", "Tool", "ToolRegistry", "default_registry", "one_step", "plainly"]
 
 
 def default_registry() -> ToolRegistry:
     """The tools that every worker has."""
-    return ToolRegistry([READ_FILE, TERMINAL, WRITE_FILE])
+    return ToolRegistry([READ_FILE_TOOL, TERMINAL_TOOL, WRITE_FILE_TOOL])

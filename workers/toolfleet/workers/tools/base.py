@@ -1,36 +1,11 @@
-"""What a tool is: typed arguments, a request for the runner, and how its outcome is shown."""
+"""What a tool does: requests to the runner, one after another, and how their outcomes are shown."""
 
-import difflib
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Generic, TypeVar
-
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from typing import Any, Generic, TypeVar
 
 from toolfleet.backends.base import Operation, Outcome
-from toolfleet.config.errors import InvalidArguments, UnknownTool
-
-#: Largest part of a model's own words that an error message repeats.
-QUOTED = 200
-#: Wrong fields that an error message names at most.
-SHOWN = 10
-
-
-def _not_bool(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError("Input should be a valid number of seconds")  # noqa: TRY004 - pydantic wants a ValueError
-    return value
-
-
-class Arguments(BaseModel):
-    """Base of every tool's arguments; unknown ones are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    timeout: Annotated[float, BeforeValidator(_not_bool)] | None = None
-    """Seconds the tool may run."""
-
+from toolfleet.config.tools.base import Arguments, Catalogue, Definition
 
 A = TypeVar("A", bound=Arguments)
 
@@ -45,36 +20,66 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """The outcome of a request, and its streams as text, each cut to the length of a result's."""
+
+    outcome: Outcome
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True, slots=True)
 class Shown:
-    """What a result says of an outcome, before anything is cut to length."""
+    """What a result says of a tool's work, before anything is cut to length."""
 
     output: str
     exit_code: int
     error: str | None = None
     truncated: bool = False
+    detail: dict[str, Any] = field(default_factory=dict)
+    """See `toolfleet.config.contract.ToolResult.detail`."""
+
+
+Steps = Generator[Plan, Seen, Shown]
+"""Yields one `Plan` at least, gets the `Seen` of each, returns the `Shown`.
+
+The same outcomes must lead to the same requests: the call may be taken up by another worker, which goes through the
+steps from the first on, and the runner answers those that ran from memory. Before its first `Plan` it may raise
+`InvalidArguments`. A request that misses the call's deadline or is cancelled ends the call; the steps never see it.
+"""
 
 
 @dataclass(frozen=True)
 class Tool(Generic[A]):
-    """One tool. ``plan`` turns its arguments into a request, ``show`` turns the outcome into what the model sees."""
+    """One tool of the sandbox, and its steps."""
 
-    name: str
-    description: str
-    arguments: type[A]
-    plan: Callable[[A], Plan]
-    show: Callable[[Outcome, str, str], Shown]
-    """Gets the outcome and its stdout and stderr as text."""
+    definition: Definition[A]
+    steps: Callable[[A], Steps]
 
 
-@dataclass
+def one_step(definition: Definition[A], plan: Callable[[A], Plan], show: Callable[[Seen], Shown]) -> Tool[A]:
+    """A tool that takes a single request: ``plan`` makes it, ``show`` tells what came of it."""
+
+    def steps(arguments: A) -> Steps:
+        return show((yield plan(arguments)))
+
+    return Tool(definition, steps)
+
+
+def plainly(seen: Seen) -> Shown:
+    """What was printed. A command that succeeded may chat on stderr; only a failure makes that the model's business."""
+    stdout, stderr, exit_code = seen.stdout, seen.stderr, seen.outcome.exit_code
+    failed = exit_code != 0 and stderr
+    joint = "\n" if stdout and not stdout.endswith("\n") else ""
+    return Shown(f"{stdout}{joint}{stderr}" if failed else stdout, exit_code, seen.outcome.error)
+
+
 class ToolRegistry:
-    """Tools by name."""
+    """What tools do, by their names and aliases."""
 
-    tools: Iterable[Tool[Any]]
-    _by_name: dict[str, Tool[Any]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._by_name = {tool.name: tool for tool in self.tools}
+    def __init__(self, tools: Iterable[Tool[Any]]) -> None:
+        self._by_name = {tool.definition.name: tool for tool in tools}
+        self.catalogue = Catalogue(tool.definition for tool in self._by_name.values())
 
     def get(self, name: str) -> Tool[Any]:
         """The tool ``name``.
@@ -82,33 +87,4 @@ class ToolRegistry:
         Raises:
             UnknownTool: there is none; the message lists those there are.
         """
-        if name not in self._by_name:
-            near = difflib.get_close_matches(name, self._by_name, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise UnknownTool(f"unknown tool {name[:QUOTED]!r}; available: {', '.join(sorted(self._by_name))}.{hint}")
-        return self._by_name[name]
-
-
-def parse(tool: Tool[A], arguments: dict[str, Any] | str) -> A:
-    """Check ``arguments``, or the JSON text of them, against the tool's schema.
-
-    Raises:
-        InvalidArguments: they do not fit; the message names every field that is wrong.
-    """
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments)
-        except (ValueError, RecursionError) as error:
-            raise InvalidArguments(f"arguments of {tool.name} are not JSON: {error}") from None
-    if not isinstance(arguments, dict):
-        raise InvalidArguments(f"arguments of {tool.name} must be a JSON object, not {type(arguments).__name__}")
-    try:
-        return tool.arguments.model_validate(arguments)
-    except ValidationError as error:
-        wrong = "; ".join(_explain(e["loc"], e["msg"]) for e in error.errors(include_url=False)[:SHOWN])
-        raise InvalidArguments(f"arguments of {tool.name}: {wrong}") from None
-
-
-def _explain(loc: tuple[int | str, ...], message: str) -> str:
-    where = ".".join(map(str, loc)) or "arguments"
-    return f"{where[:QUOTED]}: {message[:QUOTED]}"
+        return self._by_name[self.catalogue.get(name).name]

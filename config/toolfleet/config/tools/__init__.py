@@ -1,0 +1,12 @@
+"""The tools that calls may name, as both sides know them; one file a family."""
+
+from toolfleet.config.tools.base import Arguments, Catalogue, Definition, Where, parse
+from toolfleet.config.tools.files import READ_FILE, WRITE_FILE
+from toolfleet.config.tools.terminal import TERMINAL
+
+__all__ = ["Arguments", "Catalogue", "Definition", "Where", "catalogue", "parse"]
+
+
+def catalogue() -> Catalogue:
+    """The tools that every fleet has."""
+    return Catalogue([READ_FILE, TERMINAL, WRITE_FILE])
