@@ -167,6 +167,8 @@ class Channel:
                 raise SandboxLost(f"the runner of {self._name} is gone: {error}", sent=False) from error
             try:
                 await self._greet(link)
+                if self._closed:  # meanwhile: whoever closed has not seen this connection, and nobody else will
+                    raise SandboxLost(f"the channel to {self._name} is closed", sent=False)
             except BaseException:
                 link.abort("the greeting failed")
                 await link.released()

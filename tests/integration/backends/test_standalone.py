@@ -15,7 +15,7 @@ import pytest
 
 from toolfleet.backends import runtime
 from toolfleet.backends.base import Outcome, Request
-from toolfleet.backends.channel import Channel, Connector
+from toolfleet.backends.channel import Channel, Connector, Line
 from toolfleet.backends.local.processes import Identity
 from toolfleet.backends.runner import config as boot
 from toolfleet.backends.runner.config import MIB, Config
@@ -124,6 +124,36 @@ async def test_calls_run_through_a_relay(start: Callable[..., Started]) -> None:
     assert back.stdout == body
     await runner.sh(channel, f"rm {path}")
     await channel.detach()
+
+
+async def test_a_connection_that_comes_about_while_its_channel_is_closed_is_hung_up(
+    start: Callable[..., Started],
+) -> None:
+    """Nobody else would: its relay would stay for as long as the runner lives."""
+    runner = start()
+    dialling, go_on, lost = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def connect(factory: Callable[[], asyncio.Protocol]) -> Line:
+        dialling.set()
+        await go_on.wait()
+        protocol = factory()
+        tell = protocol.connection_lost
+
+        def connection_lost(exc: Exception | None) -> None:
+            tell(exc)
+            lost.set()
+
+        protocol.connection_lost = connection_lost  # type: ignore[method-assign]
+        return await runner.connector()(lambda: protocol)
+
+    channel = Channel(connect, "the standalone runner")
+    opening = asyncio.create_task(channel.open())
+    await dialling.wait()
+    await channel.detach()
+    go_on.set()
+    with pytest.raises(SandboxLost, match="is closed"):
+        await opening
+    assert lost.is_set()
 
 
 async def test_a_cut_connection_is_taken_up_again(start: Callable[..., Started]) -> None:
