@@ -21,6 +21,10 @@ _CHUNK = 256 * 1024
 _WORDS = 2000
 
 
+#: Pumps at work. Neither the loop nor a stream refers to them: one whose channel was dropped would be collected alive.
+_pumping: set[asyncio.Task[None]] = set()
+
+
 class ByteStream(Protocol):
     """Both directions of one relay; an OSError from any method ends the connection."""
 
@@ -149,7 +153,9 @@ class _Pump:
         self._paused = False
         self._some = asyncio.Event()
         self._enough = asyncio.Event()
-        self._task = asyncio.create_task(self._run())
+        task = asyncio.create_task(self._run())
+        _pumping.add(task)
+        task.add_done_callback(_pumping.discard)
 
     def write(self, data: bytes) -> None:
         """Have ``data`` written as soon as it can be."""

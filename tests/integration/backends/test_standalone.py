@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from toolfleet.backends import runtime
+from toolfleet.backends import runtime, transports
 from toolfleet.backends.base import Outcome, Request
 from toolfleet.backends.channel import Channel, Connector, Line
 from toolfleet.backends.local.processes import Identity
@@ -154,6 +155,21 @@ async def test_a_connection_that_comes_about_while_its_channel_is_closed_is_hung
     with pytest.raises(SandboxLost, match="is closed"):
         await opening
     assert lost.is_set()
+
+
+async def test_a_channel_that_was_dropped_is_not_collected_while_it_works(start: Callable[..., Started]) -> None:
+    """What the collector breaks off leaves a relay behind; the loop's end, or the runner's, closes it in order."""
+    runner = start()
+    before = set(transports._pumping)
+    channel = runner.channel()
+    await channel.open()
+    del channel
+    gc.collect()
+    (pump,) = transports._pumping - before
+    assert not pump.done()
+    os.kill(runner.pid, signal.SIGKILL)
+    await asyncio.wait({pump})
+    assert pump not in transports._pumping
 
 
 async def test_a_cut_connection_is_taken_up_again(start: Callable[..., Started]) -> None:
