@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from cli_home import Home
+from docker_engine import DEBIAN
 from rootfs import debian
 from services import missing
 
@@ -29,23 +30,46 @@ def as_recorded(result: dict[str, Any], expect: dict[str, Any]) -> bool:
     return lines[0] == lines[1] and result["exit_code"] == expect["exit_code"]
 
 
-@pytest.mark.timeout(600)
-def test_recorded_calls_give_what_was_recorded(home: Home, rootfs: Path) -> None:
-    (home.folder / "toolfleet.toml").write_text(f'[profiles.recorded]\nrootfs = "{rootfs}"\nstorage = "disk"\n')
-    done = home.run("run", str(RECORDED), "--out", "out.jsonl", "--workers", "2", "--profile", "recorded")
+def replay(home: Home, profile: str, **env: str) -> dict[tuple[str, int], dict[str, Any]]:
+    """Every recorded call's result, after a run on a fleet with ``profile``."""
+    (home.folder / "toolfleet.toml").write_text(f"[profiles.recorded]\n{profile}\n")
+    done = home.run("run", str(RECORDED), "--out", "out.jsonl", "--workers", "2", "--profile", "recorded", **env)
     assert done.returncode == 0, done.stderr
     results = [json.loads(line) for line in (home.folder / "out.jsonl").read_text().splitlines()]
-    expected = {
+    places = {(r["trajectory_id"], r["call_index"]): r for r in results}
+    assert len(results) == len(places) == 711
+    assert len({r["call_id"] for r in results}) == 711
+    assert {r["fault"] for r in results} <= {"none", "policy"}
+    return places
+
+
+def expected() -> dict[tuple[str, int], dict[str, Any]]:
+    """What was recorded, where that can be compared."""
+    return {
         (trajectory["trajectory_id"], index): call["expect"]
         for trajectory in map(json.loads, RECORDED.read_text().splitlines())
         for index, call in enumerate(trajectory["calls"])
+        if call["expect"] is not None
     }
-    places = [(r["trajectory_id"], r["call_index"]) for r in results]
-    assert len(places) == len(set(places)) == len(expected) == 711
-    assert len({r["call_id"] for r in results}) == 711
-    assert {r["fault"] for r in results} <= {"none", "policy"}
-    comparable = [(r, e) for r, place in zip(results, places, strict=True) if (e := expected[place]) is not None]
-    differing = [(r["trajectory_id"], r["call_index"]) for r, e in comparable if not as_recorded(r, e)]
-    assert len(comparable) == 647
+
+
+@pytest.mark.timeout(600)
+def test_recorded_calls_give_what_was_recorded(home: Home, rootfs: Path) -> None:
+    results = replay(home, f'rootfs = "{rootfs}"\nstorage = "disk"')
+    recorded = expected()
+    assert len(recorded) == 647
+    differing = [place for place, expect in recorded.items() if not as_recorded(results[place], expect)]
+    assert len(differing) <= 7, differing
+    home.wait_until_clean()
+
+
+@pytest.mark.timeout(600)
+def test_containers_give_what_bubblewrap_gives(home: Home, rootfs: Path, docker_url: str) -> None:
+    """The same image, the same calls, the same results."""
+    options = '[profiles.recorded.docker]\nuser = "root"\nunlimited_disk = true'
+    profile = f'backend = "docker"\nimage = "{DEBIAN}"\nstorage = "disk"\n{options}'
+    results = replay(home, profile, DOCKER_HOST=docker_url)
+    recorded = expected()
+    differing = [place for place, expect in recorded.items() if not as_recorded(results[place], expect)]
     assert len(differing) <= 7, differing
     home.wait_until_clean()
