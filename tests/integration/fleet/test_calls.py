@@ -40,6 +40,7 @@ async def test_a_timeout_kills_the_tree_and_keeps_what_was_printed(fleet: Fleet)
         r = await t.terminal("echo before; (sleep 50; echo late > /tmp/late) & sleep 60", timeout=1)
         assert (r.status, r.fault, r.exit_code, r.executed) == (Status.TIMEOUT, Fault.POLICY, 124, "yes")
         assert r.stdout == "before\n"
+        assert r.detail == {"timeout": 1.0}
         assert (await t.terminal("pgrep sleep")).exit_code == 1
 
 
@@ -72,6 +73,7 @@ async def test_what_does_not_fit_is_rejected_with_the_reason(
         r = await t.call(name, arguments)
     assert (r.status, r.fault, r.executed) == (Status.REJECTED, Fault.POLICY, "no")
     assert says in str(r.error)
+    assert r.detail == {"refusal": "UnknownTool" if name == "terminla" else "InvalidArguments"}
 
 
 async def test_a_profile_allows_some_tools_only(fleet: Fleet) -> None:

@@ -233,7 +233,8 @@ class Executor:
             run.steps = tool.steps(arguments)
             run.ask(next(run.steps))
         except (InvalidCall, ValueError) as error:
-            raise Ended(run.end(Status.REJECTED, executed="no", error=str(error), output=str(error))) from None
+            why, refusal = str(error), {"refusal": type(error).__name__}
+            raise Ended(run.end(Status.REJECTED, executed="no", error=why, output=why, detail=refusal)) from None
 
     async def admit(self, run: Run) -> None:
         """Make sure that the trajectory has a sandbox; failures are retried, for nothing has started yet."""
@@ -281,9 +282,10 @@ class Executor:
         stdout, stderr = run.streams
         shown = run.shown or plainly(Seen(outcome, stdout.text, stderr.text))
         output, cut = fit_output(shown.output)
-        status, error = Status.OK, shown.error
+        status, error, detail = Status.OK, shown.error, shown.detail
         if outcome.timed_out:
             status, error = Status.TIMEOUT, f"timed out after {run.timeout:g} s"
+            detail = {**detail, "timeout": run.timeout}
         elif outcome.cancelled:
             status, error = Status.CANCELLED, "cancelled while it ran"
         return run.end(
@@ -296,7 +298,7 @@ class Executor:
             exit_code=shown.exit_code,
             truncated=bool(cut or shown.truncated or stdout.dropped or stderr.dropped),
             bytes_dropped=stdout.dropped + stderr.dropped,
-            detail=shown.detail,
+            detail=detail,
         )
 
     def broken(self, run: Run, error: Exception) -> ToolResult:

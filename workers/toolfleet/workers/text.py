@@ -30,7 +30,7 @@ def fit_output(text: str) -> tuple[str, bool]:
     if len(text) <= OUTPUT_LIMIT:
         return text, False
     head, tail = _shares()
-    return f"{text[:head]}{_notice(len(text) - head - tail, 'characters')}{text[-tail:]}", True
+    return f"{text[:head]}{_notice(len(text) - head - tail, len(text), 'chars')}{text[-tail:]}", True
 
 
 def _decode(data: bytes, head: int, missing: int) -> Stream:
@@ -43,7 +43,7 @@ def _decode(data: bytes, head: int, missing: int) -> Stream:
     before, cut_before = _keep(data[:head], keep_head, from_end=False)
     after, cut_after = _keep(data[head:], keep_tail, from_end=True)
     dropped = missing + cut_before + cut_after
-    return Stream(f"{before}{_notice(dropped, 'bytes')}{after}", dropped)
+    return Stream(f"{before}{_notice(dropped, missing + len(data), 'bytes')}{after}", dropped)
 
 
 def _keep(data: bytes, limit: int, *, from_end: bool) -> tuple[str, int]:
@@ -58,10 +58,10 @@ def _keep(data: bytes, limit: int, *, from_end: bool) -> tuple[str, int]:
 
 
 def _shares() -> tuple[int, int]:
-    room = OUTPUT_LIMIT - len(_notice(10**15, "characters"))
+    room = OUTPUT_LIMIT - len(_notice(10**15, 10**15, "chars"))
     head = int(room * HEAD_SHARE)
     return head, room - head
 
 
-def _notice(count: int, unit: str) -> str:
-    return f"\n[OUTPUT TRUNCATED - {count} {unit} omitted]\n"
+def _notice(count: int, total: int, unit: str) -> str:
+    return f"\n[OUTPUT TRUNCATED - {count} {unit} omitted out of {total} total]\n"
