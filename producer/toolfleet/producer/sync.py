@@ -1,6 +1,5 @@
 """The blocking twin of `Fleet`: the same methods, from any thread, with one event loop behind them."""
 
-import asyncio
 import threading
 from collections.abc import Coroutine, Mapping
 from types import TracebackType
@@ -10,6 +9,7 @@ import uvloop
 
 from toolfleet.config.contract import Setup, ToolResult
 from toolfleet.config.settings import Settings
+from toolfleet.producer.bridge import Bridge
 from toolfleet.producer.fleet import Fleet
 from toolfleet.producer.trajectory import Trajectory
 
@@ -22,6 +22,8 @@ class SyncFleet:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._loop = uvloop.new_event_loop()
+        self.bridge = Bridge(self._loop)
+        """The way to the loop on which `inner` lives."""
         self._thread = threading.Thread(target=self._loop.run_forever, name="toolfleet-sync", daemon=True)
 
     @classmethod
@@ -46,6 +48,11 @@ class SyncFleet:
         finally:
             self._stop_loop()
 
+    @property
+    def inner(self) -> Fleet:
+        """The fleet itself, to be used on its own loop only, see `bridge`."""
+        return self._fleet
+
     def trajectory(self, trajectory_id: str | None = None, **options: Any) -> "SyncTrajectory":
         """See `Fleet.trajectory`."""
 
@@ -59,12 +66,7 @@ class SyncFleet:
         return self._wait(self._fleet.archive(content, dest))
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()  # Ctrl-C in the waiting thread cancels the call
-            raise
+        return self.bridge.wait(work)
 
     def _stop_loop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
