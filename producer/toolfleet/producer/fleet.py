@@ -157,6 +157,10 @@ class Fleet:
         await self.patiently(lambda: self.state.put_blob(digest, content))
         return Setup(archive=digest, dest=dest)
 
+    def open_ids(self) -> list[str]:
+        """The ids of the trajectories that were made here and not closed."""
+        return list(self._open)
+
     async def close(self) -> None:
         """Close what is open, and stop what is embedded. Idempotent; waiting calls are cancelled."""
         self._running = False
