@@ -51,12 +51,18 @@ class Capabilities:
     """From where another worker can take over a sandbox."""
     places: frozenset[str] = frozenset()
     """Workers that name the same place can attach to each other's sandboxes of that place."""
-    snapshot: bool = False
-    """Sandboxes can be saved, and others started from what was saved."""
+    snapshots_at: str = ""
+    """The place of what sandboxes are saved as: workers that name it too can start others from there. Empty where none
+    can be saved."""
     pty: bool = False
     """Commands can have a terminal."""
     notes: tuple[str, ...] = ()
     """Limits that a user should know, in sentences."""
+
+    @property
+    def snapshot(self) -> bool:
+        """Sandboxes can be saved, and others started from what was saved."""
+        return bool(self.snapshots_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +161,12 @@ class Sandbox(Protocol):
         """
         ...
 
-    async def snapshot(self) -> str:
+    async def snapshot(self, name: str) -> str:
         """Save the files of the sandbox as they are, and return the id by which `Backend.create` starts from them.
 
-        Processes, memory and files in memory are not part of it. The sandbox goes on; commands may be frozen meanwhile.
+        Processes are not part of it, nor are memory and what is mounted in it for ``/dev/shm``. The sandbox goes on;
+        commands may be frozen meanwhile. ``name`` is new, and made of letters, digits and ``-``: by it `Backend.drop`
+        finds what was saved when the answer never came.
 
         Raises:
             SpecRefused: sandboxes of this profile or backend cannot be saved.
@@ -198,6 +206,7 @@ class Backend(Protocol):
 
         Raises:
             BackendUnavailable, SpecRefused: trying again will not help.
+            SnapshotLost: there is nothing to start from.
             SandboxStartFailed: trying again may help.
         """
         ...
@@ -230,7 +239,9 @@ class Backend(Protocol):
         ...
 
     async def drop(self, snapshot: str) -> None:
-        """Remove a snapshot; sandboxes that were started from it go on. Idempotent.
+        """Remove a snapshot, by its id or the name that it was given; sandboxes that were started from it go on.
+
+        Idempotent. Where a provider knows no names, one that has no id here goes at its time to live.
 
         Raises:
             SandboxLost: it cannot be removed now; it can be tried again.

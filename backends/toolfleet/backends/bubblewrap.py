@@ -20,17 +20,19 @@ from toolfleet.backends.local.cgroup import MemoryCgroups
 from toolfleet.backends.local.images import DEFAULT as DEFAULT_IMAGES
 from toolfleet.backends.local.images import Images
 from toolfleet.backends.local.processes import Identity
-from toolfleet.backends.local.records import Directory, Record
+from toolfleet.backends.local.records import Directory, Layer, Record
+from toolfleet.backends.local.snapshots import DEFAULT as DEFAULT_SNAPSHOTS
+from toolfleet.backends.local.snapshots import Snapshots, longest
+from toolfleet.backends.runner.config import Config
 from toolfleet.backends.sandbox import RunnerSandbox
 from toolfleet.config.errors import BackendUnavailable, SandboxLost, SandboxStartFailed, SpecRefused
 from toolfleet.config.profile import MIB, Profile
 
 #: Host users of sandboxes are this number plus 24 bits of the sandbox's id: far from any real user.
 FIRST_UID = 0x60000000
-#: Seconds until a killed sandbox must be gone, cgroup and all.
-_PATIENCE = 10.0
+#: Seconds until a killed sandbox must be gone, cgroup and all; and until one that was started from a snapshot answers.
+_PATIENCE, _RESTORE = 10.0, 600.0
 
-_NO_SNAPSHOTS = "bubblewrap cannot save a sandbox: prepare a rootfs instead, or use the backend docker"
 _NOTES = (
     "Commands run as root of a user namespace in which no other user exists: chown to another user fails.",
     "With storage=memory files of a sandbox live in a tmpfs, and the disk limit is memory.",
@@ -48,11 +50,19 @@ class BubblewrapBackend:
     name = "bubblewrap"
     deviations: ClassVar[Mapping[str, str]] = {}
 
-    def __init__(self, runtime_dir: Path, *, use_cgroups: bool = True, images: Path = DEFAULT_IMAGES) -> None:
+    def __init__(
+        self,
+        runtime_dir: Path,
+        *,
+        use_cgroups: bool = True,
+        images: Path = DEFAULT_IMAGES,
+        snapshots: Path = DEFAULT_SNAPSHOTS,
+    ) -> None:
         self._runtime_dir = runtime_dir
         self._root = runtime_dir / "sandboxes"
         self._use_cgroups = use_cgroups
         self._images = Images(images)
+        self._snapshots = Snapshots(snapshots)
         self._privileged = os.geteuid() == 0
 
     # -- Backend --------------------------------------------------------------------------------------------------
@@ -72,25 +82,30 @@ class BubblewrapBackend:
         notes = [*_NOTES, _storage_note(refused)]
         if not groups:
             notes.append("No memory cgroup can be made here: memory is checked ten times a second.")
+        saved = await asyncio.to_thread(self._snapshots.place, self.name)
         return Capabilities(
-            networks=layout.NETWORKS, limits=limits, attach="host", places=frozenset({self._place}), notes=tuple(notes)
+            networks=layout.NETWORKS,
+            limits=limits,
+            attach="host",
+            places=frozenset({self._place, saved} - {""}),
+            snapshots_at=saved,
+            notes=tuple(notes),
         )
 
     async def create(self, profile: Profile, owner: Owner, origin: str | None = None) -> RunnerSandbox:
         """See `toolfleet.backends.base.Backend.create`."""
-        if origin is not None:
-            raise SpecRefused(_NO_SNAPSHOTS)
         layout.check(profile)
+        archive = None if origin is None else await asyncio.to_thread(self._snapshots.path, origin)
         bwrap = diagnose.find_bwrap()
         directory = Directory(self._root / secrets.token_hex(6))
         ref = SandboxRef(self.name, directory.id, str(directory.socket), self._place)
         try:
             started = await to_the_end(
-                asyncio.to_thread(self._start, bwrap, profile, owner, directory), launch.Started.close
+                asyncio.to_thread(self._start, bwrap, profile, owner, directory, archive), launch.Started.close
             )
             channel = Channel(unix(ref.address), f"sandbox {ref.id}")
             try:
-                await channel.open()
+                await (channel.open() if archive is None else _restored(channel, started.runner))
             except SandboxLost as error:
                 words = started.words() or str(error)
                 kind = BackendUnavailable if diagnose.hopeless(words) else SandboxStartFailed
@@ -136,6 +151,7 @@ class BubblewrapBackend:
     async def tidy(self) -> None:
         """See `toolfleet.backends.base.Backend.tidy`."""
         await self.list()
+        await asyncio.to_thread(self._snapshots.tidy)
 
     async def destroy(self, ref: SandboxRef) -> None:
         """See `toolfleet.backends.base.Backend.destroy`.
@@ -153,12 +169,26 @@ class BubblewrapBackend:
         await asyncio.to_thread(directory.remove)
         processes.reap()
 
-    async def save(self, ref: SandboxRef) -> str:
-        """See `toolfleet.backends.base.Sandbox.snapshot`."""
-        raise SpecRefused(_NO_SNAPSHOTS)
+    async def save(self, ref: SandboxRef, name: str) -> str:
+        """See `toolfleet.backends.base.Sandbox.snapshot`. Nothing is frozen meanwhile."""
+        record = await asyncio.to_thread(Directory(self._root / Path(ref.id).name).read)
+        if record is None or record.runner is None or record.layer is None:
+            raise SandboxLost(f"the sandbox {ref.id} is gone", sent=False)
+        layer = record.layer
+        try:
+            await self._snapshots.save(
+                name, record.runner, overlay=layer.overlay, exclude=layer.exclude, most=longest(layer.disk)
+            )
+        except OSError as error:
+            raise SandboxLost(f"the sandbox {ref.id} cannot be saved: {error}", sent=True) from error
+        return name
 
     async def drop(self, snapshot: str) -> None:
-        """See `toolfleet.backends.base.Backend.drop`. There are none."""
+        """See `toolfleet.backends.base.Backend.drop`."""
+        try:
+            await asyncio.to_thread(self._snapshots.drop, snapshot)
+        except OSError as error:
+            raise SandboxLost(f"the snapshot {snapshot} cannot be removed: {error}", sent=True) from error
 
     async def shutdown(self) -> None:
         """See `toolfleet.backends.base.Backend.shutdown`."""
@@ -170,7 +200,9 @@ class BubblewrapBackend:
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
-    def _start(self, bwrap: str, profile: Profile, owner: Owner, directory: Directory) -> launch.Started:
+    def _start(
+        self, bwrap: str, profile: Profile, owner: Owner, directory: Directory, archive: Path | None
+    ) -> launch.Started:
         """Everything up to a runner that has its configuration. Blocking."""
         processes.reap()
         on_disk = profile.storage == "disk"
@@ -184,6 +216,7 @@ class BubblewrapBackend:
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.path.mkdir(mode=0o700)
         path = groups.path(directory.id) if groups else None
+        config = layout.config(profile, monitor=groups is None)
         record = Record(
             owner,
             profile.spec_hash,
@@ -191,12 +224,13 @@ class BubblewrapBackend:
             processes.boot_id(),
             creator,
             cgroup=None if path is None else str(path),
+            layer=Layer(config.disk, config.overlay, [] if config.overlay else config.staged),
         )
         directory.write(record)
         if groups:
             # Files in a tmpfs are memory; the cache of those on a disk can be dropped at any time.
             groups.create(directory.id, (profile.memory_mib + (0 if on_disk else profile.disk_mib)) * MIB)
-        plan = self._plan(bwrap, profile, directory, bundle, groups)
+        plan = replace(self._plan(bwrap, profile, config, directory, bundle, groups), origin=archive)
         with directory.listen() as listener:
             started = launch.launch(plan, listener)
         try:
@@ -207,7 +241,13 @@ class BubblewrapBackend:
         return started
 
     def _plan(
-        self, bwrap: str, profile: Profile, directory: Directory, bundle: runtime.Bundle, groups: MemoryCgroups | None
+        self,
+        bwrap: str,
+        profile: Profile,
+        config: Config,
+        directory: Directory,
+        bundle: runtime.Bundle,
+        groups: MemoryCgroups | None,
     ) -> launch.Plan:
         rootfs = None if profile.rootfs is None else Path(profile.rootfs)
         view = layout.view(profile, bundle.path, None if self._privileged else rootfs)
@@ -218,7 +258,7 @@ class BubblewrapBackend:
             arguments=[*layout.namespaces(profile.network), *view],
             runtime=layout.RUNTIME,
             bundle=bundle,
-            config=layout.config(profile, monitor=groups is None),
+            config=config,
             uid=uid,
             cgroups=groups,
             cgroup=groups.path(directory.id) if groups else None,
@@ -239,6 +279,22 @@ class BubblewrapBackend:
     async def _clean(self, ref: SandboxRef) -> None:
         with contextlib.suppress(SandboxLost):
             await to_the_end(self.destroy(ref))
+
+
+async def _restored(channel: Channel, runner: Identity) -> None:
+    """Open a channel to a runner that has an archive to unpack first.
+
+    Raises:
+        SandboxLost: it ended over that, or takes too long.
+    """
+    ends = time.monotonic() + _RESTORE
+    while True:
+        try:
+            return await channel.open()
+        except SandboxLost:
+            if not runner.alive or time.monotonic() > ends:
+                raise
+        await asyncio.sleep(0.1)
 
 
 def _storage_note(refused: SpecRefused | None) -> str:

@@ -7,6 +7,7 @@ import secrets
 import socket
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -72,15 +73,19 @@ class DockerBackend:
         except (EngineError, EngineGone) as error:
             raise BackendUnavailable(await self._unavailable(error)) from error
         await asyncio.to_thread(runtime.ensure, self._runtime_dir)
-        return facts.capabilities(local=local, places=frozenset(self._places(facts)))
+        by_hand, anywhere = self._places(facts)
+        capabilities = facts.capabilities(local=local, places=frozenset({by_hand, anywhere}))
+        return replace(capabilities, snapshots_at=anywhere)
 
     async def create(self, profile: Profile, owner: Owner, origin: str | None = None) -> RunnerSandbox:
         """See `toolfleet.backends.base.Backend.create`."""
         try:
             facts = await self._facts()
             name = spec.check(profile, facts)
-            pull = origin is None and profile.docker.pull == "missing"
-            image = await self._images.ensure(origin or name, pull=pull)
+            if origin is None:
+                image = await self._images.ensure(name, pull=profile.docker.pull == "missing")
+            else:
+                image = await self._images.saved(origin)
             if profile.network in spec.NETWORKS:
                 await ensure_network(self._engine, profile.network)
         except (EngineError, EngineGone) as error:
@@ -154,19 +159,19 @@ class DockerBackend:
             raise SandboxLost(f"sandbox {ref.id} does not end: {error}", sent=True) from error
         await asyncio.to_thread(Directory(self._root / Path(ref.id).name).remove)
 
-    async def save(self, ref: SandboxRef) -> str:
+    async def save(self, ref: SandboxRef, name: str) -> str:
         """See `toolfleet.backends.base.Sandbox.snapshot`."""
-        name, tag = labels.container(ref.id), secrets.token_hex(8)
+        container = labels.container(ref.id)
         try:
-            found = await self._engine.call(lambda client: client.inspect_container(name))
+            found = await self._engine.call(lambda client: client.inspect_container(container))
             if found["Config"]["Labels"].get(labels.STORAGE) == "memory":
                 raise SpecRefused('files in memory cannot be saved: a profile to be forked needs storage = "disk"')
-            await self._engine.call(lambda client: client.commit(name, _SNAPSHOTS, tag), _SAVE_WITHIN)
+            await self._engine.call(lambda client: client.commit(container, _SNAPSHOTS, name), _SAVE_WITHIN)
         except NotFound as error:
             raise SandboxLost(f"the sandbox {ref.id} is gone", sent=False) from error
         except (EngineError, EngineGone) as error:
             raise SandboxLost(f"the sandbox {ref.id} cannot be saved: {error}", sent=True) from error
-        return f"{_SNAPSHOTS}:{tag}"
+        return _image(name)
 
     async def drop(self, snapshot: str) -> None:
         """See `toolfleet.backends.base.Backend.drop`.
@@ -174,7 +179,7 @@ class DockerBackend:
         The image of a sandbox that was started from it loses its name only, and goes with the last such sandbox.
         """
         try:
-            await self._engine.call(lambda client: client.remove_image(snapshot, force=True))
+            await self._engine.call(lambda client: client.remove_image(_image(snapshot), force=True))
         except NotFound:
             return
         except (EngineError, EngineGone) as error:
@@ -283,6 +288,11 @@ class DockerBackend:
             return f"the Docker engine refuses: {error}"
         url = (await self._engine.endpoint()).url
         return f"the Docker engine at {url} does not answer: {error}. Is it running, and may this user talk to it?"
+
+
+def _image(snapshot: str) -> str:
+    """The image of a snapshot, by its id or the name that it was given."""
+    return snapshot if ":" in snapshot else f"{_SNAPSHOTS}:{snapshot}"
 
 
 def _record(directory: Directory, owner: Owner, profile: Profile) -> None:

@@ -42,6 +42,8 @@ _SNAPSHOT_TTL = 7 * 24 * 3600
 #: Images that are remembered, see `ModalBackend`; snapshots come and go.
 _KNOWN_IMAGES = 256
 _MACHINE = "x86_64"
+#: What the ids of Modal's images begin with.
+_IMAGE = "im-"
 #: The abstract socket of a runner; network and file system of a sandbox are its own, so a fixed name is enough.
 _ADDRESS = "@toolfleet"
 
@@ -79,8 +81,8 @@ class ModalSandbox:
         async with self._explained():
             return await self._channel.ping(ttl)
 
-    async def snapshot(self) -> str:
-        """See `toolfleet.backends.base.Sandbox.snapshot`."""
+    async def snapshot(self, name: str) -> str:
+        """See `toolfleet.backends.base.Sandbox.snapshot`. Modal knows no names, and removes what nobody has dropped."""
         try:
             async with bounded("save the sandbox", _SNAPSHOT):
                 image: modal.Image = await self._handle.snapshot_filesystem.aio(timeout=_SNAPSHOT, ttl=_SNAPSHOT_TTL)
@@ -131,7 +133,7 @@ class ModalBackend:
         except CloudError as error:
             raise BackendUnavailable(f"{error}. Check the token and MODAL_SERVER_URL: modal token info") from error
         await asyncio.to_thread(_bundle, self._runtime_dir)
-        return replace(promises.CAPABILITIES, places=frozenset({where}))
+        return replace(promises.CAPABILITIES, places=frozenset({where}), snapshots_at=where)
 
     async def create(self, profile: Profile, owner: Owner, origin: str | None = None) -> ModalSandbox:
         """See `toolfleet.backends.base.Backend.create`."""
@@ -226,6 +228,8 @@ class ModalBackend:
         Raises:
             SandboxLost: Modal does not answer; it removes the snapshot by itself after a week.
         """
+        if not snapshot.startswith(_IMAGE):
+            return  # a name: Modal's answer never came
         try:
             client, _ = await self._sdk.connect()
             from modal import experimental

@@ -16,7 +16,14 @@ from toolfleet.backends.morphvm import install, spec
 from toolfleet.backends.morphvm.account import PATIENCE, Account, Gone, Passing, Refused
 from toolfleet.backends.morphvm.prepared import Prepared
 from toolfleet.backends.morphvm.sandbox import MorphSandbox
-from toolfleet.config.errors import BackendError, BackendUnavailable, SandboxLost, SandboxStartFailed, SpecRefused
+from toolfleet.config.errors import (
+    BackendError,
+    BackendUnavailable,
+    SandboxLost,
+    SandboxStartFailed,
+    SnapshotLost,
+    SpecRefused,
+)
 from toolfleet.config.options import MorphOptions
 from toolfleet.config.patience import persist
 from toolfleet.config.profile import MIB, Profile
@@ -25,6 +32,9 @@ log = logging.getLogger(__name__)
 
 #: Seconds for which the first way into a new VM is sought: its SSH may come up after it is called ready.
 _FIRST_WAY_IN = 30.0
+
+#: What the ids of MorphCloud's snapshots begin with.
+_SNAPSHOT = "snapshot_"
 
 _DISK = "the limit is the VM's disk, whose size comes with its snapshot; a lower one is refused"
 _NOTES = (
@@ -59,6 +69,7 @@ class MorphBackend:
         await self._bundle()
         try:
             await self._account.instances({spec.KIND: "nobody"})
+            where = await self._place()
         except (Passing, Refused, Gone) as error:
             raise BackendUnavailable(f"MorphCloud does not serve this machine: {error}") from error
         return Capabilities(
@@ -70,8 +81,8 @@ class MorphBackend:
                 "cpu": "size of VM",
             },
             attach="anywhere",
-            places=frozenset({await self._place()}),
-            snapshot=True,
+            places=frozenset({where}),
+            snapshots_at=where,
             notes=_NOTES,
         )
 
@@ -84,7 +95,7 @@ class MorphBackend:
             return await self._create(profile, owner, origin, image, attempt)
         except BaseException as error:
             await to_the_end(self._clear(attempt))
-            raise _told(error, origin or image) from error
+            raise _told(error, image, origin) from error
 
     async def attach(self, ref: SandboxRef) -> MorphSandbox:
         """See `toolfleet.backends.base.Backend.attach`."""
@@ -129,12 +140,12 @@ class MorphBackend:
         except (Passing, Refused) as error:
             raise SandboxLost(f"sandbox {ref.id} cannot be ended now: {error}", sent=True) from error
 
-    async def save(self, ref: SandboxRef) -> str:
+    async def save(self, ref: SandboxRef, name: str) -> str:
         """See `toolfleet.backends.base.Sandbox.snapshot`."""
         try:
             instance = await self._account.instance(ref.id)
             options = spec.options(instance)
-            saved = await self._account.save(ref.id, None, spec.of_snapshot(instance), options.snapshot_ttl)
+            saved = await self._account.save(ref.id, None, spec.of_snapshot(instance, name), options.snapshot_ttl)
             await self._account.saved(saved.id, options.start_timeout)
             await self._account.ready(ref.id, options.start_timeout)
         except Gone as error:
@@ -152,7 +163,9 @@ class MorphBackend:
             SandboxLost: MorphCloud cannot be told; it can be tried again, and the snapshot has a time to live.
         """
         try:
-            await self._account.delete(snapshot)
+            known = snapshot.startswith(_SNAPSHOT)
+            for found in [snapshot] if known else await self._account.named(spec.NAME, snapshot):
+                await self._account.delete(found)
         except (Passing, Refused) as error:
             raise SandboxLost(f"snapshot {snapshot} cannot be removed now: {error}", sent=True) from error
 
@@ -224,10 +237,11 @@ class MorphBackend:
             log.warning("a VM of a failed start may live on until its time to live ends: %s", error)
 
 
-def _told(error: BaseException, source: str) -> BaseException:
+def _told(error: BaseException, image: str, origin: str | None) -> BaseException:
     """An error of a start, as a backend tells it."""
     if isinstance(error, Gone):
-        return SpecRefused(f"no sandbox can be started from the snapshot {source!r}: {error}")
+        kind = SpecRefused if origin is None else SnapshotLost
+        return kind(f"no sandbox can be started from the snapshot {origin or image!r}: {error}")
     if isinstance(error, Refused):
         return SpecRefused(f"no sandbox can be started: {error}")
     if isinstance(error, Passing | OSError | SandboxLost):

@@ -13,7 +13,7 @@ class Keeper(Protocol):
         """See `toolfleet.backends.base.Backend.destroy`."""
         ...
 
-    async def save(self, ref: SandboxRef) -> str:
+    async def save(self, ref: SandboxRef, name: str) -> str:
         """See `toolfleet.backends.base.Sandbox.snapshot`."""
         ...
 
@@ -46,9 +46,9 @@ class RunnerSandbox:
         """See `toolfleet.backends.base.Sandbox.ping`."""
         return await self._channel.ping(ttl)
 
-    async def snapshot(self) -> str:
+    async def snapshot(self, name: str) -> str:
         """See `toolfleet.backends.base.Sandbox.snapshot`."""
-        return await self._keeper.save(self.ref)
+        return await self._keeper.save(self.ref, name)
 
     async def detach(self) -> None:
         """See `toolfleet.backends.base.Sandbox.detach`."""

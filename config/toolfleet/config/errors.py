@@ -20,7 +20,8 @@
         ├── BackendUnavailable    this machine cannot run the backend at all
         ├── SpecRefused           the profile asks for what the backend cannot enforce
         ├── SandboxStartFailed    creation failed; another try may work
-        └── SandboxLost           the sandbox is gone, with everything in it
+        ├── SandboxLost           the sandbox is gone, with everything in it
+        └── SnapshotLost          what a sandbox was to start from is gone
 
 A message says what happened and what to do about it.
 """
@@ -107,3 +108,7 @@ class SandboxLost(BackendError):
     def __init__(self, message: str, *, sent: bool) -> None:
         super().__init__(message)
         self.sent = sent
+
+
+class SnapshotLost(BackendError):
+    """There is no such snapshot (any more), so that no sandbox can start from it."""

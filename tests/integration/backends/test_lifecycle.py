@@ -18,7 +18,7 @@ from toolfleet.backends.bubblewrap import BubblewrapBackend
 from toolfleet.backends.local import layout
 from toolfleet.backends.local.processes import Identity
 from toolfleet.backends.local.records import Directory
-from toolfleet.config.errors import BackendUnavailable, SandboxLost, SandboxStartFailed, SpecRefused
+from toolfleet.config.errors import BackendUnavailable, SandboxLost, SandboxStartFailed, SnapshotLost, SpecRefused
 from toolfleet.config.profile import Profile
 
 if TYPE_CHECKING:
@@ -204,13 +204,20 @@ async def test_what_cannot_be_enforced_is_refused(
     assert await backend.list() == []
 
 
-async def test_what_it_cannot_save_it_says(backend: BubblewrapBackend, box: "Box") -> None:
-    """Saving and starting from something saved are refused, not ignored."""
-    with pytest.raises(SpecRefused, match="cannot save a sandbox"):
-        await box.sandbox.snapshot()
-    with pytest.raises(SpecRefused, match="cannot save a sandbox"):
+async def test_what_it_cannot_save_it_says(
+    backend: BubblewrapBackend, box: "Box", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Saving is refused with the reason where it cannot work; what never was there cannot be started from."""
+    with pytest.raises(SnapshotLost, match="not on this machine"):
         await backend.create(Profile(), ME, origin="x")
     await backend.drop("x")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(SpecRefused, match="needs a worker that is root"):
+        await box.sandbox.snapshot("saved-1")
+    monkeypatch.undo()
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(SpecRefused, match="install the package tar" if os.geteuid() == 0 else "root"):
+        await box.sandbox.snapshot("saved-1")
 
 
 @pytest.mark.parametrize("what", ["missing", "file", "empty"])
@@ -237,7 +244,7 @@ async def test_the_probe_tells_what_holds_the_limits(backend: BubblewrapBackend)
     capabilities = await backend.probe()
     assert capabilities.networks == {"none", "host"}
     assert capabilities.limits["memory"] in ("cgroup", "monitor")
-    assert (capabilities.attach, capabilities.snapshot, capabilities.pty) == ("host", False, False)
+    assert (capabilities.attach, capabilities.snapshot, capabilities.pty) == ("host", os.geteuid() == 0, False)
     assert capabilities.notes
     monitored = await BubblewrapBackend(backend._runtime_dir, use_cgroups=False).probe()
     assert monitored.limits["memory"] == "monitor"

@@ -24,7 +24,7 @@ from toolfleet.backends.channel import Fenced
 from toolfleet.backends.modal import ModalBackend, ModalSandbox
 from toolfleet.backends.modal_cloud import spec
 from toolfleet.backends.runner.config import Config
-from toolfleet.config.errors import BackendUnavailable, SandboxLost, SandboxStartFailed, SpecRefused
+from toolfleet.config.errors import BackendUnavailable, SandboxLost, SandboxStartFailed, SnapshotLost, SpecRefused
 from toolfleet.config.profile import Profile
 
 ME = Owner("fleet", "me")
@@ -559,7 +559,7 @@ async def test_a_fork_has_the_files_and_not_the_processes(create: Create, backen
     """As they were when the snapshot was taken."""
     sandbox = await create()
     await text(sandbox, "echo one > /root/file; ln -s file /root/link; sleep 600 >/dev/null 2>&1 &")
-    snapshot = await sandbox.snapshot()
+    snapshot = await sandbox.snapshot("saved-1")
     await text(sandbox, "echo two > /root/file")
     forks = await asyncio.gather(create(origin=snapshot), create(origin=snapshot))
     for fork in forks:
@@ -569,5 +569,5 @@ async def test_a_fork_has_the_files_and_not_the_processes(create: Create, backen
     await backend.drop(snapshot)
     await backend.drop(snapshot)
     assert await text(forks[1], "cat /root/file") == "one"
-    with pytest.raises(SpecRefused, match="snapshot"):
+    with pytest.raises(SnapshotLost, match="snapshot"):
         await create(origin=snapshot)

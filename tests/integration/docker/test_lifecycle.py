@@ -17,7 +17,7 @@ from integration.docker.conftest import OWNER, profile
 from toolfleet.backends.base import Owner, Request, SandboxRef
 from toolfleet.backends.conformance.box import Box
 from toolfleet.backends.docker import DockerBackend
-from toolfleet.config.errors import SandboxLost, SpecRefused
+from toolfleet.config.errors import SandboxLost, SnapshotLost, SpecRefused
 
 if TYPE_CHECKING:
     import docker
@@ -157,7 +157,7 @@ async def test_a_saved_sandbox_is_where_others_begin(
     """Each on its own from there; a dropped snapshot goes with the last of them."""
     first = await make(**DISK)
     await first.text("echo prepared > /root/f")
-    snapshot = await first.sandbox.snapshot()
+    snapshot = await first.sandbox.snapshot("saved-1")
     await first.text("echo changed > /root/f")
     forks = [await make(snapshot, **DISK) for _ in range(2)]
     await forks[0].text("echo mine > /root/f")
@@ -170,7 +170,7 @@ async def test_a_saved_sandbox_is_where_others_begin(
     assert client.inspect_image(image)  # type: ignore[no-untyped-call]
     await forks[1].sandbox.close()
     assert image not in {found["Id"] for found in client.images(all=True)}
-    with pytest.raises(SpecRefused, match="no image"):
+    with pytest.raises(SnapshotLost, match="no snapshot"):
         await make(snapshot, **DISK)
 
 
@@ -178,7 +178,7 @@ async def test_files_in_memory_cannot_be_saved_and_it_says_so(make: "Make") -> N
     """A commit would not hold them."""
     box = await make()
     with pytest.raises(SpecRefused, match='needs storage = "disk"'):
-        await box.sandbox.snapshot()
+        await box.sandbox.snapshot("saved-1")
 
 
 async def test_processes_of_one_worker_have_clients_of_their_own(backend: DockerBackend, make: "Make") -> None:

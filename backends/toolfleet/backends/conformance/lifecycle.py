@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import Awaitable
 
 from toolfleet.backends.base import Owner
 from toolfleet.backends.conformance.core import Rig, check
-from toolfleet.config.errors import SandboxLost, SpecRefused
+from toolfleet.config.errors import SandboxLost, SnapshotLost, SpecRefused
 
 
 @check
@@ -75,11 +76,11 @@ async def a_cancelled_creation_leaves_nothing(rig: Rig) -> None:
 
 @check
 async def a_snapshot_is_where_others_begin_or_is_refused(rig: Rig) -> None:
-    """Each on its own from there; a backend, or a profile, that cannot do it says so."""
+    """Each on its own from there, until it is dropped; a backend, or a profile, that cannot do it says so."""
     box = await rig.box()
     await box.text("echo prepared > /tmp/f")
     try:
-        snapshot = await box.sandbox.snapshot()
+        snapshot = await box.sandbox.snapshot(secrets.token_hex(8))
     except SpecRefused as refused:
         assert len(str(refused)) > 20
         assert await box.text("cat /tmp/f") == "prepared"
@@ -91,6 +92,9 @@ async def a_snapshot_is_where_others_begin_or_is_refused(rig: Rig) -> None:
     await rig.backend.drop(snapshot)
     await rig.backend.drop(snapshot)
     assert await forks[1].text("cat /tmp/f") == "prepared"
+    with contextlib.suppress(SnapshotLost):
+        await rig.box(origin=snapshot)
+        raise AssertionError("a sandbox starts from a snapshot that was dropped")
 
 
 async def _lost(attempt: Awaitable[object]) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from toolfleet.backends.engine.client import Engine, EngineError, EngineGone, NotFound
-from toolfleet.config.errors import BackendUnavailable, SandboxStartFailed, SpecRefused
+from toolfleet.config.errors import BackendUnavailable, SandboxStartFailed, SnapshotLost, SpecRefused
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -58,6 +58,16 @@ class Images:
         image = await self._find(name)
         if image is None:
             raise SandboxStartFailed(f"the image {name!r} was pulled and is gone again")
+        return image
+
+    async def saved(self, snapshot: str) -> Image:
+        """The image of a snapshot.
+
+        Raises:
+            SnapshotLost: the engine has none.
+        """
+        if (image := await self._find(snapshot)) is None:
+            raise SnapshotLost(f"the engine has no snapshot {snapshot} (any more)")
         return image
 
     async def _find(self, name: str) -> Image | None:

@@ -66,7 +66,6 @@ class Facts:
             },
             attach="host" if local else "anywhere",
             places=places,
-            snapshot=True,
             notes=tuple(_notes(self, local=local)),
         )
 

@@ -46,6 +46,8 @@ class Plan:
     """A base to hand over as a mount whose files belong to the sandbox's root."""
     disk: Callable[[], int] | None
     """Makes a detached mount to hand over as the writable layer; without it that is memory."""
+    origin: Path | None = None
+    """An archive of a writable layer to begin with, see `snapshots`."""
 
 
 @dataclass(slots=True)
@@ -179,6 +181,8 @@ class _Start:
                 fds["oom"] = plan.cgroups.counter(plan.cgroup)
             if plan.rootfs is not None:
                 fds["lower"] = _base_mount(plan.rootfs, runner)
+            if plan.origin is not None:
+                fds["origin"] = os.open(plan.origin, os.O_RDONLY | os.O_CLOEXEC)
             disk = {} if self._disk < 0 else {"disk": self._disk}
             boot.send(self._boot, plan.config, fds | disk)
         finally:

@@ -18,6 +18,18 @@ _NAME = "record.json"
 
 
 @dataclass(frozen=True, slots=True)
+class Layer:
+    """The writable layer of a sandbox."""
+
+    disk: int
+    """Bytes that it may have."""
+    overlay: bool
+    """It lies above a base, and is not the root itself."""
+    exclude: list[str]
+    """Paths at which something else is mounted."""
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """One sandbox. ``runner`` and ``monitor`` are None until it has been started."""
 
@@ -32,6 +44,8 @@ class Record:
     monitor: Identity | None = None
     """The process outside that waits for it."""
     cgroup: str | None = None
+    layer: Layer | None = None
+    """What has to be known to save it."""
 
 
 class Directory:
@@ -123,4 +137,6 @@ def _parse(data: dict[str, Any]) -> Record:
     for name in ("creator", "runner", "monitor"):
         if data[name] is not None:
             data[name] = Identity(**data[name])
+    if data.get("layer") is not None:
+        data["layer"] = Layer(**data["layer"])
     return Record(**data)

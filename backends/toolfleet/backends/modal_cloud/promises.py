@@ -24,7 +24,6 @@ CAPABILITIES = Capabilities(
     networks=NETWORKS,
     limits={"memory": "monitor, then Modal's own limit", "pids": "monitor", "cpu": "Modal"},
     attach="anywhere",
-    snapshot=True,
     notes=(
         "The lifetime of a sandbox (modal.max_lifetime, at most a day) begins at its creation and cannot be prolonged.",
         "Files are on Modal's disk, without a limit of disk_mib.",

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
-from toolfleet.config.errors import BackendError, BackendUnavailable, SandboxStartFailed, SpecRefused
+from toolfleet.config.errors import BackendError, BackendUnavailable, SandboxStartFailed, SnapshotLost, SpecRefused
 
 if TYPE_CHECKING:
     import modal
@@ -86,9 +86,10 @@ def start_error(error: CloudError, origin: str | None) -> BackendError:
         return BackendUnavailable(f"{error}. Check the token: modal token info")
     if error.kind == "refused":
         return SpecRefused(str(error))
+    if error.kind == "missing" and origin is not None:
+        return SnapshotLost(f"there is no snapshot {origin} (any more), or something that the profile names: {error}")
     if error.kind == "missing":
-        correct = "the profile" if origin is None else f"the profile or the snapshot {origin}"
-        return SpecRefused(f"{error}. Create it in Modal, or correct {correct}")
+        return SpecRefused(f"{error}. Create it in Modal, or correct the profile")
     return SandboxStartFailed(str(error))
 
 

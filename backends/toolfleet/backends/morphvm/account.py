@@ -176,6 +176,11 @@ class Account:
         """The snapshots of that digest."""
         return await self._repeat(lambda client: client.snapshots.alist(digest=digest))
 
+    async def named(self, key: str, name: str) -> list[str]:
+        """The ids of the snapshots whose metadata say so."""
+        found = await self._repeat(lambda client: client.snapshots.alist(metadata={key: name}))
+        return [snapshot.id for snapshot in found]
+
     async def keep(self, name: str, ttl: int) -> None:
         """Have MorphCloud delete a snapshot that many seconds from now."""
 

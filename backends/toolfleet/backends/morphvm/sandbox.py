@@ -83,10 +83,10 @@ class MorphSandbox(RunnerSandbox):
             log.warning("the time to live of sandbox %s could not be renewed: %s", self.ref.id, error)
         return self._processes
 
-    async def snapshot(self) -> str:
+    async def snapshot(self, name: str) -> str:
         """See `toolfleet.backends.base.Sandbox.snapshot`."""
         async with self._rest.awake():
-            return await super().snapshot()
+            return await super().snapshot(name)
 
     async def detach(self) -> None:
         """See `toolfleet.backends.base.Sandbox.detach`."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 NETWORKS = frozenset({"bridge"})
 
 #: Metadata of every VM, by which it is found again.
-KIND, ATTEMPT = "toolfleet", "toolfleet_attempt"
+KIND, ATTEMPT, NAME = "toolfleet", "toolfleet_attempt", "toolfleet_name"
 _FLEET, _WORKER, _SPEC, _OPTIONS = "toolfleet_fleet", "toolfleet_worker", "toolfleet_spec", "toolfleet_options"
 
 #: Seconds beyond ``start_timeout`` for which MorphCloud keeps a VM that nobody has taken yet.
@@ -90,10 +90,10 @@ def owned_by(owner: Owner | None) -> dict[str, str]:
     return {KIND: "sandbox", _FLEET: owner.fleet, _WORKER: owner.worker_id}
 
 
-def of_snapshot(instance: "Instance") -> dict[str, str]:
-    """The metadata of a snapshot: whose sandbox it was."""
+def of_snapshot(instance: "Instance", name: str) -> dict[str, str]:
+    """The metadata of a snapshot: whose sandbox it was, and the name that it was given."""
     told = {name: value for name, value in instance.metadata.items() if name in (_FLEET, _WORKER, _SPEC)}
-    return {**told, KIND: "snapshot"}
+    return {**told, KIND: "snapshot", NAME: name}
 
 
 def ref(instance: "Instance", where: str) -> SandboxRef:

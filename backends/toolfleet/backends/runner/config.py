@@ -51,7 +51,7 @@ def receive(channel: socket.socket) -> tuple[Config, dict[str, int]]:
     """Read the boot message: the configuration, and descriptors by name.
 
     The message is ``{"config": ..., "fds": [names]}`` with the descriptors attached in the same order: ``oom`` (see
-    `memory.OomCounter`), ``lower`` and ``disk`` (see `enter`), ``listener`` (see `standalone`).
+    `memory.OomCounter`), ``lower``, ``disk`` and ``origin`` (see `enter`), ``listener`` (see `standalone`).
     """
     data, fds, _, _ = socket.recv_fds(channel, MAX_BOOT, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
     if not data:

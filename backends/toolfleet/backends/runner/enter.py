@@ -11,7 +11,7 @@ import resource
 from collections.abc import Mapping
 from pathlib import Path
 
-from toolfleet.backends.runner import kernel
+from toolfleet.backends.runner import kernel, restore
 from toolfleet.backends.runner.config import Config
 
 NEW_ROOT = "/newroot"
@@ -40,7 +40,7 @@ def enter(config: Config, mounts: Mapping[str, int]) -> int:
     """Assemble the root, pivot into it, give up all privileges.
 
     ``mounts`` may hold detached mounts: ``lower``, the base of an overlay, where bubblewrap has not bound it already;
-    ``disk``, the writable layer, where it is not to be memory.
+    ``disk``, the writable layer, where it is not to be memory. ``origin`` is the archive of a layer to begin with.
 
     Returns:
         A descriptor of a directory on the writable layer, for spooling; commands cannot reach or remove it.
@@ -50,10 +50,12 @@ def enter(config: Config, mounts: Mapping[str, int]) -> int:
         spool = _mount_overlay(config, mounts)
     else:
         _mount_writable(config, mounts, NEW_ROOT)
+        _restore(mounts, NEW_ROOT)
         spool = os.open(NEW_ROOT, os.O_RDONLY | os.O_DIRECTORY)
     for path in config.staged:
         _unstage(path)
-    _furnish(config)
+    if "origin" not in mounts:  # which lacks what was removed there
+        _furnish(config)
     _confine_proc()
     _limit_shm(config)
     kernel.pivot_root(NEW_ROOT)
@@ -81,9 +83,15 @@ def _mount_overlay(config: Config, mounts: Mapping[str, int]) -> int:
     _mount_writable(config, mounts, SCRATCH)
     for name in ("upper", "work", "spool"):
         os.mkdir(f"{SCRATCH}/{name}", 0o755)
+    _restore(mounts, f"{SCRATCH}/upper")
     layers = f"lowerdir={LOWER},upperdir={SCRATCH}/upper,workdir={SCRATCH}/work,userxattr"
     kernel.mount("overlay", NEW_ROOT, "overlay", kernel.MS_NOSUID | kernel.MS_NODEV, layers)
     return os.open(f"{SCRATCH}/spool", os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _restore(mounts: Mapping[str, int], target: str) -> None:
+    if "origin" in mounts:
+        restore.restore(mounts["origin"], target)
 
 
 def _unstage(path: str) -> None:

@@ -45,7 +45,7 @@ def main() -> None:
     with socket.socket(fileno=int(sys.argv[2])) as channel:
         config, fds = boot.receive(channel)
     outside = Outside(listener, enter(config, fds), fds.get("oom"))
-    for name in ("lower", "disk"):
+    for name in ("lower", "disk", "origin"):
         if name in fds:
             os.close(fds[name])
     serve(config, outside)

@@ -12,7 +12,7 @@ from standins.morph.process import StandIn
 from toolfleet.backends.base import Owner, Request, SandboxRef
 from toolfleet.backends.channel import Fenced
 from toolfleet.backends.morph import MorphBackend
-from toolfleet.config.errors import SandboxLost, SpecRefused
+from toolfleet.config.errors import SandboxLost, SnapshotLost
 
 
 async def test_commands_run_and_files_stay(vm: Vm, cloud: StandIn) -> None:
@@ -80,7 +80,7 @@ async def test_without_prepared_snapshots_every_vm_gets_an_upload(make: Make, cl
 async def test_a_fork_has_the_files_and_a_runner_of_its_own(make: Make, backend: MorphBackend, cloud: StandIn) -> None:
     vm = await make()
     await vm.text("echo v1 > /root/state; sleep 500 > /dev/null 2>&1 &")
-    snapshot = await vm.sandbox.snapshot()
+    snapshot = await vm.sandbox.snapshot("saved-1")
     (kept,) = [found for found in cloud.snapshots() if found["id"] == snapshot]
     assert kept["ttl"]["ttl_seconds"] == 24 * 3600
     forks = await asyncio.gather(*(make(origin=snapshot) for _ in range(2)))
@@ -90,7 +90,7 @@ async def test_a_fork_has_the_files_and_a_runner_of_its_own(make: Make, backend:
     await backend.drop(snapshot)
     await backend.drop(snapshot)
     assert await forks[1].text("cat /root/state") == "v1"
-    with pytest.raises(SpecRefused, match=snapshot):
+    with pytest.raises(SnapshotLost, match=snapshot):
         await make(origin=snapshot)
 
 

@@ -68,7 +68,7 @@ async def test_a_vm_with_cgroups_is_told_its_limits(make: Make, backend: MorphBa
     """No controller can be had on every machine: these are files that look like those of cgroup v2."""
     vm = await make()
     await vm.text("mkdir -p /sys/fs/cgroup && echo memory pids > /sys/fs/cgroup/cgroup.controllers")
-    snapshot = await vm.sandbox.snapshot()
+    snapshot = await vm.sandbox.snapshot("saved-1")
     limited = await make(origin=snapshot, memory_mib=256, pids=20)
     group = "/sys/fs/cgroup/toolfleet"
     assert await limited.text(f"cat {group}/memory.max {group}/pids.max") == f"{256 * 1024**2}\n22"
