@@ -39,6 +39,8 @@ class Claim:
     """Seconds since the trajectory got its slot."""
     sandbox: dict[str, str] | None
     """Where the workspace is, when an earlier holder has made one."""
+    origin: str
+    """The snapshot from which its first workspace has yet to start; empty for none."""
     started: list[str]
     """Ids of the calls that an earlier holder started and nobody has ended, oldest first."""
 

@@ -11,6 +11,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+#: Seconds that saving a workspace for forks may take.
+FORK_TIMEOUT = 600.0
+#: Trajectories that one fork makes at most.
+MAX_FORKS = 1000
 #: Characters kept in the ``output``, ``stdout`` and ``stderr`` fields of a result.
 OUTPUT_LIMIT = 50_000
 #: Share of a cut text that is kept from its beginning; the rest is its end, where the verdict of a test run stands.
@@ -101,6 +105,8 @@ class ToolCall(BaseModel):
     """Seconds the tool may run; None takes the argument of that name, then the profile's default."""
     parallel: bool = False
     """May overlap with other calls of its trajectory."""
+    children: tuple[Identifier, ...] = Field(default=(), max_length=MAX_FORKS)
+    """No tool runs: the workspace is saved, for these trajectories to start from."""
     producer: str = ""
     profile: Name = "default"
 

@@ -15,6 +15,7 @@
     │   ├── FleetSaturated
     │   ├── NoWorkerForProfile
     │   ├── TrajectoryClosed
+    │   ├── ForkFailed
     │   └── FleetClosed
     └── BackendError              a sandbox could not be made or kept   (infrastructure)
         ├── BackendUnavailable    this machine cannot run the backend at all
@@ -25,6 +26,11 @@
 
 A message says what happened and what to do about it.
 """
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from toolfleet.config.contract import ToolResult
 
 
 class ToolfleetError(Exception):
@@ -77,6 +83,17 @@ class NoWorkerForProfile(FleetError):
 
 class TrajectoryClosed(FleetError):
     """The trajectory was closed; it takes no more calls."""
+
+
+class ForkFailed(FleetError):
+    """A workspace was not copied, and no trajectory was made; ``result`` says what became of the attempt.
+
+    Where its status is ``lost`` it has told the loss of the workspace, as any call would.
+    """
+
+    def __init__(self, message: str, result: "ToolResult") -> None:
+        super().__init__(message)
+        self.result = result
 
 
 class FleetClosed(FleetError):

@@ -16,13 +16,14 @@ from toolfleet.config.answers import holder as to_holder
 from toolfleet.config.ledger import Ledger
 from toolfleet.config.lua import ms
 from toolfleet.config.settings import Settings
+from toolfleet.config.snapshots import Origin, Snapshots
 
 #: Milliseconds that Celery's own keys stay after the last heartbeat of any worker.
 BROKER_KEEP = 7 * 24 * 3600 * 1000
 
 
-class FleetState(Ledger):
-    """The ledger, and beside it one typed method for every script about trajectories, slots and workers."""
+class FleetState(Ledger, Snapshots):
+    """The ledger and the snapshots, and one typed method for every script about trajectories, slots and workers."""
 
     def __init__(self, connection: redis.asyncio.Redis, settings: Settings) -> None:
         super().__init__(connection, settings)
@@ -46,13 +47,15 @@ class FleetState(Ledger):
         known_epoch: int = 0,
         forgotten: Literal["", "tell", "told"] = "",
         judge: bool = True,
+        origin: Origin | None = None,
     ) -> Route:
         """Find or make the lease of ``trajectory``.
 
         ``wait`` is how many seconds it may stay in the waiting room; ``known_epoch`` is the last epoch under which
         the producer knew it to be held, so that a Redis that has lost its state cannot lose a workspace in silence:
         the verdict is ``forgotten`` until ``forgotten`` says how to begin anew. ``judge`` says whether a holder whose
-        heartbeat lapsed counts as dead, see `toolfleet.config.contact`.
+        heartbeat lapsed counts as dead, see `toolfleet.config.contact`. The first workspace starts from ``origin``,
+        with a worker that reaches its place, if that is named.
         """
         found = await self._run(
             "route",
@@ -68,6 +71,7 @@ class FleetState(Ledger):
             ms(self.grace) if judge else self._keep,
             known_epoch,
             forgotten,
+            *(origin or ("", "")),
         )
         return Route(text(found[0]), to_holder(found[1:]))
 
@@ -75,16 +79,17 @@ class FleetState(Ledger):
         """Stop waiting for a slot; the holder when one was given in the meantime."""
         return to_holder((await self._run("leave", trajectory))[1:])
 
-    async def close(self, trajectory: str) -> Holder | None:
-        """Take no more calls for ``trajectory``; the holder that must be told."""
-        return to_holder(await self._run("close", trajectory, self._keep, self._result_keep))
+    async def close(self, trajectory: str, origin: Origin | None = None) -> Holder | None:
+        """Take no more calls for ``trajectory``, which was to start from ``origin``; the holder that must be told."""
+        snapshot = origin.snapshot if origin else ""
+        return to_holder(await self._run("close", trajectory, self._keep, self._result_keep, snapshot))
 
     async def claim(self, trajectory: str, boot: str, epoch: int) -> Claim | None:
         """Take up a lease as its holder; None when it is held elsewhere."""
         found = await self._run("claim", trajectory, boot, epoch)
         if not found:
             return None
-        profile, setup, generation, lost, producer, sweep, used, age, sandbox, *started = map(text, found)
+        profile, setup, generation, lost, producer, sweep, used, age, sandbox, origin, *started = map(text, found)
         return Claim(
             profile,
             json.loads(setup or "[]"),
@@ -95,6 +100,7 @@ class FleetState(Ledger):
             used == "1",
             int(age) / 1000,
             json.loads(sandbox) if sandbox else None,
+            origin,
             started,
         )
 
@@ -254,5 +260,9 @@ class FleetState(Ledger):
         return found
 
     async def waiting(self, profiles: Iterable[str] = ("default",)) -> int:
-        """How many trajectories wait for a slot of one of ``profiles``."""
-        return sum([await self.redis.zcard(self.key("room", profile)) for profile in profiles])
+        """How many trajectories wait for a slot of one of ``profiles``, at whichever place."""
+        profiles = list(profiles)
+        facts = [field for worker in (await self.workers()).values() for field in worker]
+        places = {field.removeprefix("reaches:") for field in facts if field.startswith("reaches:")}
+        rooms = [*profiles, *(f"{profile}@{place}" for profile in profiles for place in places)]
+        return sum([await self.redis.zcard(self.key("room", room)) for room in rooms])

@@ -23,6 +23,8 @@ class Endings:
 
     def patience(self, call: ToolCall) -> float:
         """Seconds that the tool may run at most, as far as a producer can tell."""
+        if call.children:
+            return contract.FORK_TIMEOUT
         asked = call.timeout
         if asked is None and isinstance(call.arguments, dict):
             asked = call.arguments.get("timeout")

@@ -28,6 +28,7 @@ from toolfleet.config.errors import (
 )
 from toolfleet.config.patience import persist
 from toolfleet.config.settings import Settings, load
+from toolfleet.config.snapshots import Origin
 from toolfleet.config.state import FleetState
 from toolfleet.producer.embedded import EmbeddedFleet
 from toolfleet.producer.endings import Endings
@@ -138,8 +139,7 @@ class Fleet:
         ident = trajectory_id or new_id("t")
         if not contract.is_identifier(ident):
             raise InvalidCall(f"trajectory id {ident!r}: use 1 to 200 printable characters without white space")
-        made = Trajectory(self, ident, profile, sweep, list(setup))
-        self._open[ident] = made
+        made = self._open[ident] = Trajectory(self, ident, profile, sweep, list(setup))
         return made
 
     async def archive(self, content: bytes, dest: str = "/") -> Setup:
@@ -198,6 +198,11 @@ class Fleet:
         finally:
             trajectory.ahead -= patience
             self._in_flight.remove(call.call_id)
+
+    def forked(self, parent: Trajectory, trajectory_id: str, origin: Origin) -> Trajectory:
+        """A trajectory whose workspace starts as a copy of its parent's."""
+        made = self._open[trajectory_id] = Trajectory(self, trajectory_id, parent.profile, parent.sweep, [], origin)
+        return made
 
     async def close_trajectory(self, trajectory: Trajectory) -> None:
         """Tell whoever holds the lease that the trajectory ends."""
@@ -277,7 +282,7 @@ class Fleet:
                 self._in_flight.settle(call_id, Again.LOST_ON_THE_WAY if state else Again.MOVED)
 
     async def _tell_close(self, trajectory: Trajectory) -> None:
-        holder = await self.state.close(trajectory.id)
+        holder = await self.state.close(trajectory.id, trajectory.origin)
         if holder is not None:
             await self._publisher.send(Parcel(holder, control={"op": "close", "trajectory": trajectory.id}))
 

@@ -106,6 +106,10 @@ class SyncTrajectory:
         """See `Trajectory.write_file`."""
         return self._fleet._wait(self._trajectory.write_file(path, content))
 
+    def fork(self, n: int) -> "list[SyncTrajectory]":
+        """See `Trajectory.fork`."""
+        return [SyncTrajectory(self._fleet, made) for made in self._fleet._wait(self._trajectory.fork(n))]
+
     def close(self) -> None:
         """See `Trajectory.close`."""
         self._fleet._wait(self._trajectory.close())

@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import ValidationError
 
 from toolfleet.config.answers import Holder, Route
-from toolfleet.config.contract import Setup, ToolCall, ToolResult, new_id
-from toolfleet.config.errors import FleetSaturated, InvalidCall, NoWorkerForProfile, TrajectoryClosed
+from toolfleet.config.contract import MAX_FORKS, Setup, Status, ToolCall, ToolResult, new_id
+from toolfleet.config.errors import (
+    FleetSaturated,
+    ForkFailed,
+    InvalidCall,
+    NoWorkerForProfile,
+    SpecRefused,
+    TrajectoryClosed,
+)
+from toolfleet.config.snapshots import Origin
 
 if TYPE_CHECKING:
     from toolfleet.producer.fleet import Fleet
@@ -27,12 +35,22 @@ class Trajectory:
     Made by `Fleet.trajectory`. Closing it destroys the sandbox; leaving the ``async with`` block does that.
     """
 
-    def __init__(self, fleet: "Fleet", trajectory_id: str, profile: str, sweep: str, setup: list[Setup]) -> None:
+    def __init__(
+        self,
+        fleet: "Fleet",
+        trajectory_id: str,
+        profile: str,
+        sweep: str,
+        setup: list[Setup],
+        origin: Origin | None = None,
+    ) -> None:
         self.id = trajectory_id
         self.profile = profile
         self.sweep = sweep
         self._fleet = fleet
         self._setup = [s.model_dump() for s in setup]
+        self.origin = origin
+        """What its first workspace is a copy of, in a trajectory that was made by `fork`."""
         self._holder: Holder | None = None
         self._placing: asyncio.Task[Holder] | None = None
         self._closed = False
@@ -107,6 +125,38 @@ class Trajectory:
         """Write a text file, with its parent directories."""
         return await self.call("write_file", {"path": path, "content": content})
 
+    async def fork(self, n: int) -> "list[Trajectory]":
+        """``n`` new trajectories, each with a copy of this one's workspace as it is after the calls made so far.
+
+        Files are copied, processes are not. This trajectory goes on, and calls made later are no part of the copies. A
+        new one takes a slot at its first call, as any other; until then the fleet keeps the copy for it, for as long as
+        this producer lives. Close each of them.
+
+        Raises:
+            ForkFailed: no copy was made; the error's ``result`` says why and whose fault it is.
+            SpecRefused: sandboxes of this profile or backend cannot be saved.
+            InvalidCall: ``n`` is not a number from 1 to 1000.
+            TrajectoryClosed, FleetSaturated, NoWorkerForProfile: see `call`.
+        """
+        self.check_open()
+        if not 1 <= n <= MAX_FORKS:
+            raise InvalidCall(f"cannot fork into {n} trajectories: take 1 to {MAX_FORKS}")
+        call = ToolCall(
+            call_id=new_id("fork"),
+            trajectory_id=self.id,
+            name="fork",
+            children=tuple(new_id("t") for _ in range(n)),
+            producer=self._fleet.producer_id,
+            profile=self.profile,
+        )
+        result = await self._fleet.execute(self, call)
+        if result.status is Status.REJECTED:
+            raise SpecRefused(f"trajectory {self.id} cannot be forked: {result.error}")
+        if result.status is not Status.OK:
+            raise ForkFailed(f"trajectory {self.id} was not forked ({result.status}): {result.error}", result)
+        origin = Origin(**result.detail)
+        return [self._fleet.forked(self, child, origin) for child in call.children]
+
     async def close(self) -> None:
         """End the trajectory after the calls made so far; its sandbox is destroyed. Idempotent."""
         if self._closed:
@@ -173,6 +223,7 @@ class Trajectory:
         all_heard = time.monotonic() + 2 * fleet.settings.heartbeat
         remembering = time.monotonic() + fleet.settings.lease_ttl
         forgotten: Literal["", "tell", "told"] = ""
+        origin = self.origin
         while True:
             ask = partial(
                 fleet.state.route,
@@ -185,6 +236,7 @@ class Trajectory:
                 known_epoch=self._epoch,
                 forgotten=forgotten,
                 judge=fleet.contact.steady,
+                origin=origin,
             )
             route = await fleet.patiently(ask)
             if route.verdict == "forgotten":
@@ -200,6 +252,10 @@ class Trajectory:
                 raise FleetSaturated(f"{fleet.settings.waiting_room} trajectories wait for a slot already")
             if route.verdict != "unserved":
                 return route
+            if origin and origin.place and time.monotonic() > remembering:
+                # Who could read the copy is gone. Any worker will tell that it is lost.
+                origin = origin._replace(place="")
+                continue
             workers = await fleet.patiently(fleet.state.workers)
             # One may have announced itself between the two questions.
             served = any(f"serves:{self.profile}" in worker for worker in workers.values())

@@ -9,6 +9,7 @@ import redis.asyncio
 from toolfleet.config.answers import Beat, Claim, Finished, Holder, Renounced, Route
 from toolfleet.config.contract import Status, ToolCall, ToolResult, ended
 from toolfleet.config.settings import Settings
+from toolfleet.config.snapshots import Origin, Saved
 from toolfleet.config.state import FleetState
 
 CAUSE = "worker died"
@@ -75,16 +76,17 @@ class Rig:
 
     async def route(
         self, trajectory: str = "t1", producer: str = "p1", *, profile: str = "default", wait: float = 300.0,
-        known: int = 0, forgotten: Literal["", "tell", "told"] = "",
+        known: int = 0, forgotten: Literal["", "tell", "told"] = "", origin: Origin | None = None,
     ) -> Route:  # fmt: skip
         """Ask for a slot."""
         return await self.state.route(
-            trajectory, producer, profile, sweep="s", setup=[], wait=wait, known_epoch=known, forgotten=forgotten
-        )
+            trajectory, producer, profile, sweep="s", setup=[], wait=wait, known_epoch=known, forgotten=forgotten,
+            origin=origin,
+        )  # fmt: skip
 
-    async def hold(self, trajectory: str = "t1", producer: str = "p1") -> Holder:
+    async def hold(self, trajectory: str = "t1", producer: str = "p1", origin: Origin | None = None) -> Holder:
         """Have a slot; the worker takes the lease up."""
-        holder = (await self.route(trajectory, producer)).holder
+        holder = (await self.route(trajectory, producer, origin=origin)).holder
         assert holder is not None, "no slot is free"
         assert await self.state.claim(trajectory, holder.boot, holder.epoch)
         return holder
@@ -106,6 +108,16 @@ class Rig:
     async def furnish(self, holder: Holder, trajectory: str = "t1", ident: str = "s1", place: str = HOST) -> int:
         """The holder has made a sandbox; the generation of its workspace."""
         return await self.state.furnish(trajectory, holder.boot, holder.epoch, sandbox(ident, place))
+
+    async def saved(self, holder: Holder, *children: str, name: str = "snap", place: str = HOST) -> Origin:
+        """The holder of t1 has saved its workspace for ``children``."""
+        call = self.fork(*children)
+        await self.running(holder, call)
+        held = (call, holder.boot, holder.epoch, name)
+        assert await self.state.begin_save(*held, Saved("bubblewrap", "", place, "spec"))
+        assert await self.state.end_save(*held, f"{name}-id")
+        assert await self.finish(holder, call) == ["done"]
+        return Origin(name, place)
 
     async def furnished(self, trajectory: str = "t1", producer: str = "p1", *, place: str = HOST) -> Holder:
         """Have a slot and a sandbox in which a call has run; t1's is s1."""
@@ -143,6 +155,10 @@ class Rig:
     def call(self, ident: str = "c1", trajectory: str = "t1", producer: str = "p1") -> ToolCall:
         """A call."""
         return ToolCall(call_id=ident, trajectory_id=trajectory, name="terminal", producer=producer)
+
+    def fork(self, *children: str) -> ToolCall:
+        """A call that saves the workspace of t1."""
+        return ToolCall(call_id="fork-t1", trajectory_id="t1", name="fork", producer="p1", children=children)
 
     def result(self, call: ToolCall, output: str = "out", status: Status = Status.OK) -> ToolResult:
         """A result of ``call``."""

@@ -367,6 +367,7 @@ class TestTimeToLive:
         await rig.state.put_blob("0" * 64, b"tar")
         await rig.state.bounce(rig.call())
         await rig.state.begin_start("spec", "a1", most=1, rate=1.0, ttl=60)
+        await rig.saved(holder, "a")
         root = keys.root("test")
         found = {key.decode() async for key in rig.redis.scan_iter("*")}
         assert {key.removeprefix(root).split(":")[1] for key in found} == set(keys.KEYS)

@@ -21,8 +21,9 @@ from toolfleet.config.patience import persist
 from toolfleet.config.settings import Settings
 from toolfleet.config.state import FleetState
 from toolfleet.workers.budget import StartBudget
+from toolfleet.workers.dropper import Dropper
 from toolfleet.workers.events import EventLog
-from toolfleet.workers.executor import Executor, Ledger, Run
+from toolfleet.workers.executor import Executor, Ledger
 from toolfleet.workers.heartbeat import Heartbeat
 from toolfleet.workers.janitor import Janitor
 from toolfleet.workers.keeper import Keeper
@@ -31,6 +32,8 @@ from toolfleet.workers.pool import WarmPool
 from toolfleet.workers.prewarmer import Prewarmer
 from toolfleet.workers.reaper import Reaper
 from toolfleet.workers.recoverer import Recoverer
+from toolfleet.workers.run import Run
+from toolfleet.workers.saving import Saver
 from toolfleet.workers.service import Service
 from toolfleet.workers.tenancy import HeldElsewhere, Tenancy
 from toolfleet.workers.tools import ToolRegistry, default_registry
@@ -73,12 +76,14 @@ class Core:
         self._starts: Coalescer[Run, tuple[str, float]] = Coalescer(self._start_batch)
         self._finishes: Coalescer[Finished, str] = Coalescer(self._finish_batch)
         self._tenancy = Tenancy(worker_id, self.boot, self.state, self.pool, settings)
+        saver = Saver(self.boot, self.state, self.pool, self._tenancy.patience)
         self._executor = Executor(
             worker_id,
             self.boot,
             self.state,
             Ledger(self._starts.put, lambda result, epoch: self._finishes.put(Finished(result, epoch))),
             self._tenancy,
+            saver,
             tools or default_registry(),
             self.events.call,
         )
@@ -88,6 +93,7 @@ class Core:
             self.heartbeat,
             self.prewarmer,
             Janitor(self.pool, 30.0),
+            Dropper(saver, min(settings.heartbeat, 2.0)),
             Keeper(self, self.pool.ttl / 3),
             Reaper(self, settings.heartbeat),
             Recoverer(self, min(settings.heartbeat, 0.5)),

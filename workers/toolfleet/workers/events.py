@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from toolfleet.config.contract import Status, ToolResult
 
 if TYPE_CHECKING:
-    from toolfleet.workers.executor import Run
+    from toolfleet.workers.run import Run
 
 log = logging.getLogger(__name__)
 

@@ -4,109 +4,26 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from tenacity import RetryCallState
 
-from toolfleet.backends.base import Outcome, Request, Sandbox
+from toolfleet.backends.base import Outcome
 from toolfleet.backends.channel import Fenced
 from toolfleet.config.connection import OUTAGES
-from toolfleet.config.contract import Status, Timing, ToolCall, ToolResult, clamp_timeout, ended, new_id
-from toolfleet.config.errors import BackendError, InvalidCall, SandboxLost, ToolDenied
+from toolfleet.config.contract import Status, ToolCall, ToolResult, clamp_timeout
+from toolfleet.config.errors import BackendError, InvalidCall, SandboxLost, SnapshotLost, SpecRefused, ToolDenied
 from toolfleet.config.patience import persist
 from toolfleet.config.state import FleetState
 from toolfleet.config.tools import parse
 from toolfleet.workers.leases import Lease
+from toolfleet.workers.run import Dropped, Ended, Run
+from toolfleet.workers.saving import NotWanted, Saver
 from toolfleet.workers.tenancy import HeldElsewhere, Tenancy
-from toolfleet.workers.text import NOTHING, Stream, decode_streams, fit_output
-from toolfleet.workers.tools import Plan, Seen, Shown, Steps, ToolRegistry, plainly
+from toolfleet.workers.text import decode_streams, fit_output
+from toolfleet.workers.tools import Seen, ToolRegistry, plainly
 
 log = logging.getLogger(__name__)
-
-#: Seconds that a request is given when the ones before it have used up the call's time.
-SHORTEST = 0.1
-
-
-class Ended(Exception):
-    """The call ends here, with this result."""
-
-    def __init__(self, result: ToolResult) -> None:
-        self.result = result
-
-
-class Dropped(Exception):
-    """The call is none of this worker's business: it ran already, or another worker holds its lease."""
-
-
-@dataclass
-class Run:
-    """One call on its way through the steps."""
-
-    lease: Lease
-    call: ToolCall | None
-    """None while its JSON still has to be read from the ledger."""
-    call_id: str
-    worker_id: str
-    parallel: bool = False
-    accepted: float = field(default_factory=time.monotonic)
-    token: str = field(default_factory=lambda: new_id("a"))
-    cancelled: bool = False
-    begun: float = 0.0
-    ready: float = 0.0
-    submitted_ago: float = 0.0
-    started: bool = False
-    """It has passed the gate of the ledger: its command may have run."""
-    attempts: int = 1
-    steps: Steps | None = None
-    """What its tool does, waiting for the outcome of ``request``."""
-    request: Request | None = None
-    """The one under way, or next."""
-    requests: int = 0
-    """How many of them its tool has asked for."""
-    timeout: float = 0.0
-    """Seconds for all of them together."""
-    sandbox: Sandbox | None = None
-    outcome: Outcome | None = None
-    """Of the last request."""
-    streams: tuple[Stream, Stream] = (NOTHING, NOTHING)
-    """What it printed."""
-    shown: Shown | None = None
-    """What the tool says in the end; None when a request was cut short."""
-    ran: float = 0.0
-
-    def require(self) -> ToolCall:
-        """The call, known after `Executor.decode`."""
-        if self.call is None:
-            raise AssertionError("decode comes first")
-        return self.call
-
-    def ask(self, plan: Plan) -> None:
-        """Turn ``plan`` into the next request; ids tell the requests of one call apart, also after a takeover."""
-        self.requests += 1
-        request_id = self.call_id if self.requests == 1 else f"{self.call_id}#{self.requests}"
-        left = max(self.timeout - self.ran, SHORTEST)
-        self.request = Request(request_id, plan.op, plan.args, left, plan.body)
-
-    def end(self, status: Status, *, executed: Any, error: str | None = None, **fields: Any) -> ToolResult:
-        """A result of this call, with what is known of its way so far."""
-        now = time.monotonic()
-        began = self.begun or now
-        ready = self.ready or now
-        queued = max(0.0, self.submitted_ago - (ready - self.accepted)) if self.submitted_ago else 0.0
-        timing = Timing(queued=queued, waited=began - self.accepted, started=max(0.0, ready - began), ran=self.ran)
-        fields = {"attempts": self.attempts, **fields}
-        return ended(
-            self.require(),
-            status,
-            executed=executed,
-            error=error,
-            worker_id=self.worker_id,
-            lease_epoch=self.lease.epoch,
-            workspace_generation=self.lease.generation,
-            timing=timing,
-            **fields,
-        )
 
 
 class Ledger:
@@ -125,7 +42,8 @@ class Executor:
     """Takes a call through its steps. Every step is a method of one argument and may raise `Ended` or `Dropped`."""
 
     def __init__(
-        self, worker_id: str, boot: str, state: FleetState, ledger: Ledger, tenancy: Tenancy, tools: ToolRegistry,
+        self, worker_id: str, boot: str, state: FleetState, ledger: Ledger, tenancy: Tenancy, saver: Saver,
+        tools: ToolRegistry,
         on_event: Callable[[str, Run, ToolResult | None], None],
     ) -> None:  # fmt: skip
         self._worker_id = worker_id
@@ -133,6 +51,7 @@ class Executor:
         self._state = state
         self._ledger = ledger
         self._tenancy = tenancy
+        self._saver = saver
         self._tools = tools
         self._event = on_event
 
@@ -223,6 +142,8 @@ class Executor:
     def decode(self, run: Run) -> None:
         """Find the tool and check the arguments; what does not fit is rejected."""
         call, profile = run.require(), run.lease.profile
+        if call.children:
+            return
         try:
             tool = self._tools.get(call.name)
             if profile.tools is not None and tool.definition.name not in profile.tools:
@@ -264,6 +185,8 @@ class Executor:
 
     async def run(self, run: Run) -> None:
         """Run it, request by request. It has started now: whatever happens, it is not tried again."""
+        if run.require().children:
+            raise Ended(await self._save(run))
         while run.shown is None:
             outcome = await self._request(run)
             run.outcome, run.streams = outcome, decode_streams(outcome)
@@ -317,6 +240,27 @@ class Executor:
             raise Dropped(f"its result is {verdict}")
 
     # -- parts of steps
+
+    async def _save(self, run: Run) -> ToolResult:
+        """Save the workspace as it is after the calls before this one; how that call ends."""
+        call, lease, sandbox, began = run.require(), run.lease, run.sandbox, time.monotonic()
+        if sandbox is None:
+            return self._lost(run, lease.lost or "its sandbox is gone", executed="unknown")
+        try:
+            origin = await self._saver.save(lease, sandbox, call)
+        except (NotWanted, Fenced):
+            raise Dropped("its workspace is another worker's by now, or nobody waits for the copy") from None
+        except SpecRefused as error:
+            return run.end(Status.REJECTED, executed="no", error=str(error))
+        except SandboxLost as error:
+            await self._forget_sandbox(run, str(error))
+            return self._lost(run, str(error), executed="unknown")
+        except (BackendError, *OUTAGES) as error:
+            return run.end(Status.FAILED, executed="no", error=f"the workspace could not be saved: {error}")
+        run.ran = time.monotonic() - began
+        if run.cancelled:
+            return run.end(Status.CANCELLED, executed="yes", error="cancelled while it ran")
+        return run.end(Status.OK, executed="yes", detail=origin._asdict())
 
     async def _request(self, run: Run) -> Outcome:
         if run.request is None:
@@ -377,8 +321,19 @@ class Executor:
             run.attempts = await self._tenancy.furnish(run.lease, tell)
         except HeldElsewhere:
             raise Dropped("the lease is held elsewhere") from None
-        except BackendError as error:
+        except SnapshotLost as error:
+            await self._forsake(run, str(error))
+        except (BackendError, *OUTAGES) as error:
             raise Ended(run.end(Status.FAILED, executed="no", error=f"no sandbox: {error}")) from None
+
+    async def _forsake(self, run: Run, cause: str) -> None:
+        try:
+            await self._tenancy.forsake(run.lease, cause)
+        except HeldElsewhere:
+            raise Dropped("the lease is held elsewhere") from None
+        except OUTAGES as error:
+            raise Ended(run.end(Status.FAILED, executed="no", error=f"Redis did not answer: {error}")) from None
+        raise Ended(self._lost(run, cause, executed="no"))
 
     async def _forget_sandbox(self, run: Run, cause: str) -> None:
         lease = run.lease

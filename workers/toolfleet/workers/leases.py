@@ -10,7 +10,7 @@ from toolfleet.backends.base import Sandbox
 from toolfleet.config.profile import Profile
 
 if TYPE_CHECKING:
-    from toolfleet.workers.executor import Run
+    from toolfleet.workers.run import Run
 
 #: Works off one call, and never raises.
 Execute = Callable[["Run"], Awaitable[None]]
@@ -31,6 +31,8 @@ class Lease:
         self.sweep = ""
         self.producer = ""
         self.setup: list[dict[str, str]] = []
+        self.origin = ""
+        """The snapshot from which the first workspace has yet to start."""
         self.generation = 1
         self.sandbox: Sandbox | None = None
         self.used = False

@@ -53,6 +53,7 @@ class WarmPool:
         self._on_taken = on_taken
         self._budget = budget
         self._backends: dict[str, Backend] = {}
+        self._saves_at: dict[str, str] = {}
         self._ready: dict[str, deque[Ready]] = {}
         self._warming: dict[str, int] = {}
         self._destroying: set[asyncio.Task[None]] = set()
@@ -67,6 +68,7 @@ class WarmPool:
         for profile in self.profiles.values():
             capabilities = await self._backend(profile.backend).probe()
             self.places |= capabilities.places
+            self._saves_at[profile.backend] = capabilities.snapshots_at
 
     def warm(self, profile: Profile) -> int:
         """Ready sandboxes for ``profile``."""
@@ -97,6 +99,28 @@ class WarmPool:
             return sandbox
         self.cold_starts += 1
         return await self._create(profile)
+
+    async def copy(self, profile: Profile, snapshot: str) -> Sandbox:
+        """A new sandbox for one trajectory that starts from a snapshot.
+
+        Raises:
+            SandboxStartFailed: creation failed; another try may work.
+            SnapshotLost, BackendUnavailable, SpecRefused: another try will not help.
+        """
+        self.cold_starts += 1
+        return await self._create(profile, snapshot)
+
+    def saves_at(self, profile: Profile) -> str:
+        """The place of the snapshots of such sandboxes; empty where none can be made."""
+        return self._saves_at.get(profile.backend, "")
+
+    async def drop(self, backend: str, snapshot: str) -> None:
+        """Remove a snapshot, by its id or its name.
+
+        Raises:
+            BackendError: it is still there; it can be tried again.
+        """
+        await self._backend(backend).drop(snapshot)
 
     async def attach(self, ref: SandboxRef, epoch: int) -> Sandbox:
         """Take over a sandbox that another worker made, under ``epoch`` of its lease.
@@ -167,9 +191,9 @@ class WarmPool:
             self._backends[name] = registry.load(name, self._runtime_dir)
         return self._backends[name]
 
-    async def _create(self, profile: Profile) -> Sandbox:
+    async def _create(self, profile: Profile, origin: str | None = None) -> Sandbox:
         async with self._budget.start(profile):
-            sandbox = await self._backend(profile.backend).create(profile, self._owner)
+            sandbox = await self._backend(profile.backend).create(profile, self._owner, origin)
         try:
             await sandbox.ping(self.ttl)
         except BaseException:

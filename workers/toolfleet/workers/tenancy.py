@@ -25,7 +25,7 @@ from toolfleet.backends.channel import Fenced
 from toolfleet.config.answers import Holder
 from toolfleet.config.connection import OUTAGES
 from toolfleet.config.contract import new_id
-from toolfleet.config.errors import BackendError, SandboxLost, SandboxStartFailed
+from toolfleet.config.errors import BackendError, SandboxLost, SandboxStartFailed, SnapshotLost, SpecRefused
 from toolfleet.config.patience import persist
 from toolfleet.config.settings import Settings
 from toolfleet.config.state import FleetState
@@ -68,6 +68,7 @@ class Tenancy:
         lease.profile_name, lease.sweep, lease.producer = claim.profile, claim.sweep, claim.producer
         lease.profile = self._pool.profiles.get(claim.profile, lease.profile)
         lease.setup, lease.generation, lease.lost, lease.used = claim.setup, claim.generation, claim.lost, claim.used
+        lease.origin = claim.origin
         lease.born = time.monotonic() - claim.age
         if claim.sandbox is not None:
             await self._attach(lease, SandboxRef(**claim.sandbox))
@@ -79,6 +80,7 @@ class Tenancy:
 
         Raises:
             HeldElsewhere: the lease is not ours any more.
+            SnapshotLost: the workspace cannot be the copy that it was to be, see `forsake`.
             BackendError: there is no sandbox, and the retries are used up.
         """
         attempts = 0
@@ -98,7 +100,22 @@ class Tenancy:
             self._pool.discard(sandbox)
             raise HeldElsewhere
         lease.sandbox, lease.generation = sandbox, max(lease.generation, generation)
+        if lease.origin:
+            lease.origin, lease.used = "", True
         return attempts
+
+    async def forsake(self, lease: Lease, cause: str) -> None:
+        """The snapshot of a lease is gone: its loss is told by the next reply. Needs the lease's lock.
+
+        Raises:
+            HeldElsewhere: the lease is not ours any more.
+        """
+        generation = await persist(
+            lambda: self._state.forsake(lease.trajectory_id, self._boot, lease.epoch, cause), self.patience
+        )
+        if not generation:
+            raise HeldElsewhere
+        lease.origin, lease.lost, lease.generation = "", cause, generation
 
     async def part(self, lease: Lease, sandbox: Sandbox, cause: str, *, patience: float | None = None) -> None:
         """Give up a sandbox of a lease. It is destroyed beside the caller, unless another worker goes on with it."""
@@ -137,6 +154,7 @@ class Tenancy:
                 "generation": lease.generation,
                 "lost": lease.lost,
                 "used": int(lease.used),
+                **({"origin": lease.origin} if lease.origin else {}),
                 "sandbox": json.dumps(asdict(ref)) if ref else "",
                 "sandbox_id": ref.id if ref else "",
                 "place": ref.place if ref else "",
@@ -174,7 +192,7 @@ class Tenancy:
 
     async def _prepared(self, lease: Lease) -> Sandbox:
         """A sandbox with the set-up of the trajectory unpacked in it."""
-        sandbox = await self._pool.acquire(lease.profile)
+        sandbox = await (self._copied(lease) if lease.origin else self._pool.acquire(lease.profile))
         try:
             await sandbox.claim(lease.epoch)
             for step in lease.setup:
@@ -192,6 +210,16 @@ class Tenancy:
             self._pool.discard(sandbox)
             raise
         return sandbox
+
+    async def _copied(self, lease: Lease) -> Sandbox:
+        saved = await persist(lambda: self._state.saved(lease.origin, lease.trajectory_id), self.patience)
+        if saved is None:
+            raise SnapshotLost("the workspace that this one was to be a copy of is not kept any more")
+        if saved.place not in self._pool.places:
+            raise SnapshotLost("no live worker reaches the workspace that this one was to be a copy of")
+        if saved.spec != lease.profile.spec_hash:
+            raise SpecRefused(f"the profile {lease.profile_name!r} is not what it was when the workspace was saved")
+        return await self._pool.copy(lease.profile, saved.id)
 
     def _retrying(self, on_retry: Callable[[RetryCallState], None]) -> AsyncRetrying:
         rules = self._retries

@@ -17,17 +17,25 @@ local function alive(worker, boot, now, grace_ms)
   return redis.call('HGET', worker_key(worker), 'boot') == boot
 end
 
+-- Where those wait who want a slot for a profile, at a place if need be.
+local function room_of(profile, place)
+  if not place or place == '' then return room_key(profile) end
+  return room_key(profile .. '@' .. place)
+end
+
 local function free_slots(worker, slots)
   return tonumber(slots or 0) - redis.call('SCARD', leases_key(worker))
 end
 
--- The live, accepting worker with the most warm sandboxes for the profile, then the most free slots.
--- Returns worker or nil, and whether any live worker serves the profile at all.
-local function pick_worker(profile, now)
+-- The live, accepting worker with the most warm sandboxes for the profile, then the most free slots; of those that
+-- reach the place, if one is named.
+-- Returns worker or nil, and whether any live worker serves the profile (there) at all.
+local function pick_worker(profile, place, now)
   local best, best_warm, best_free, served = nil, -1, 0, false
   for _, w in ipairs(redis.call('ZRANGEBYSCORE', workers_key(), '(' .. now, '+inf')) do
-    local h = redis.call('HMGET', worker_key(w), 'accepting', 'slots', 'serves:' .. profile, 'warm:' .. profile)
-    if h[3] then
+    local h = redis.call('HMGET', worker_key(w), 'accepting', 'slots', 'serves:' .. profile, 'warm:' .. profile,
+      'reaches:' .. place)
+    if h[3] and (place == '' or h[5]) then
       served = true
       local free = free_slots(w, h[2])
       if h[1] == '1' and free > 0 then
@@ -56,8 +64,23 @@ local function pick_heir(place, profile, now)
   return best
 end
 
--- Give the trajectory to the worker under a new epoch. `want` holds producer, profile, sweep, setup. The epoch never
--- falls as long as the last lease is remembered, and a loss that no reply has told stays noted in the lease.
+-- A trajectory that was to start from a snapshot needs it no more; after the last one nobody does.
+local function let_go(snapshot, trajectory, now)
+  if not snapshot or snapshot == '' then return end
+  redis.call('SREM', forks_key(snapshot), trajectory)
+  if redis.call('SCARD', forks_key(snapshot)) == 0 then redis.call('ZADD', snapshots_key(), 'XX', now, snapshot) end
+end
+
+-- Nobody will start from what a call has saved, or is about to save.
+local function disown(call, now)
+  local snapshot = redis.call('HGET', call_key(call), 'snapshot')
+  if not snapshot then return end
+  redis.call('DEL', forks_key(snapshot))
+  redis.call('ZADD', snapshots_key(), 'XX', now, snapshot)
+end
+
+-- Give the trajectory to the worker under a new epoch. `want` holds producer, profile, sweep, setup, origin. The epoch
+-- never falls as long as the last lease is remembered, and a loss that no reply has told stays noted in the lease.
 local function assign(trajectory, worker, want, now, keep_ms)
   local boot = redis.call('HGET', worker_key(worker), 'boot')
   local key = lease_key(trajectory)
@@ -67,6 +90,8 @@ local function assign(trajectory, worker, want, now, keep_ms)
   redis.call('HSET', key, 'state', 'assigned', 'worker', worker, 'boot', boot, 'producer', want.producer,
     'profile', want.profile, 'sweep', want.sweep, 'setup', want.setup, 'used', '0', 'active', now,
     'sandbox', '', 'sandbox_id', '', 'place', '', 'since', now)
+  -- Only the first workspace is a copy: one that comes after a loss is empty.
+  if epoch == 1 and want.origin ~= '' then redis.call('HSET', key, 'origin', want.origin) end
   redis.call('PEXPIRE', key, keep_ms)
   redis.call('SADD', leases_key(worker), trajectory)
   redis.call('PEXPIRE', leases_key(worker), keep_ms)
@@ -85,24 +110,35 @@ local function reply(producer, kind, id, body, keep_ms)
 end
 
 local function leave_room(trajectory)
-  local profile = redis.call('HGET', waiter_key(trajectory), 'profile')
-  if profile then redis.call('ZREM', room_key(profile), trajectory) end
+  local w = redis.call('HMGET', waiter_key(trajectory), 'profile', 'place')
+  local key = w[1] and room_of(w[1], w[2])
+  if key then redis.call('ZREM', key, trajectory) end
   redis.call('DEL', waiter_key(trajectory))
 end
 
--- Of all who wait for a profile that the worker serves, the one who came first, and that profile; nil when none does.
-local function first_waiter(worker)
-  local first, since, wanted
+-- The rooms of those whom the worker can serve.
+local function rooms_of(worker)
+  local profiles, places, rooms = {}, {''}, {}
   for _, field in ipairs(redis.call('HKEYS', worker_key(worker))) do
-    if string.sub(field, 1, 7) == 'serves:' then
-      local profile = string.sub(field, 8)
-      local head = redis.call('ZRANGE', room_key(profile), 0, 0, 'WITHSCORES')
-      if head[1] and (not since or tonumber(head[2]) < since) then
-        first, since, wanted = head[1], tonumber(head[2]), profile
-      end
+    if string.sub(field, 1, 7) == 'serves:' then profiles[#profiles + 1] = string.sub(field, 8) end
+    if string.sub(field, 1, 8) == 'reaches:' then places[#places + 1] = string.sub(field, 9) end
+  end
+  for _, profile in ipairs(profiles) do
+    for _, place in ipairs(places) do rooms[#rooms + 1] = room_of(profile, place) end
+  end
+  return rooms
+end
+
+-- Of all who wait in these rooms, the one who came first, and that room; nil when none does.
+local function first_waiter(rooms)
+  local first, since, room
+  for _, key in ipairs(rooms) do
+    local head = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
+    if head[1] and (not since or tonumber(head[2]) < since) then
+      first, since, room = head[1], tonumber(head[2]), key
     end
   end
-  return first, wanted
+  return first, room
 end
 
 -- Fill free slots of the worker from the waiting rooms, oldest first. Waiters whose time is up or whose producer is
@@ -110,16 +146,16 @@ end
 local function seat_waiters(worker, now, keep_ms)
   local w = redis.call('HMGET', worker_key(worker), 'accepting', 'slots', 'boot')
   if w[1] ~= '1' then return 0 end
-  local seated, free = 0, free_slots(worker, w[2])
+  local seated, free, rooms = 0, free_slots(worker, w[2]), rooms_of(worker)
   for _ = 1, 200 do
     if free <= 0 then break end
-    local t, profile = first_waiter(worker)
+    local t, key = first_waiter(rooms)
     if not t then break end
-    local h = redis.call('HMGET', waiter_key(t), 'producer', 'sweep', 'setup', 'until')
+    local h = redis.call('HMGET', waiter_key(t), 'producer', 'sweep', 'setup', 'until', 'profile', 'origin')
     leave_room(t)
-    redis.call('ZREM', room_key(profile), t)
+    redis.call('ZREM', key, t)
     if h[1] and tonumber(h[4]) > now and redis.call('EXISTS', producer_key(h[1])) == 1 then
-      local want = {producer = h[1], profile = profile, sweep = h[2], setup = h[3]}
+      local want = {producer = h[1], profile = h[5], sweep = h[2], setup = h[3], origin = h[6] or ''}
       local boot, epoch = assign(t, worker, want, now, keep_ms)
       reply(h[1], 'placed', t, cjson.encode({worker = worker, boot = boot, epoch = epoch}), keep_ms)
       seated, free = seated + 1, free - 1
@@ -145,6 +181,7 @@ local function end_as_lost(id, call, trajectory, worker, cause, keep_ms, result_
   redis.call('HDEL', call_key(id), 'body')
   redis.call('PEXPIRE', call_key(id), result_ms)
   redis.call('ZREM', calls_key(trajectory), id)
+  disown(id, now_ms())
   return reply(call.producer, 'result', id, result, keep_ms)
 end
 
@@ -168,8 +205,9 @@ local function entomb(trajectory, worker, cause, keep_ms, result_ms)
   for _, call in ipairs(open_calls(trajectory)) do
     end_as_lost(call.id, call, trajectory, worker, cause, keep_ms, result_ms)
   end
+  let_go(redis.call('HGET', lease_key(trajectory), 'origin'), trajectory, now_ms())
   redis.call('HSET', lease_key(trajectory), 'state', 'closed')
-  redis.call('HDEL', lease_key(trajectory), 'setup', 'boot', 'lost', 'used', 'sandbox', 'sandbox_id', 'place')
+  redis.call('HDEL', lease_key(trajectory), 'setup', 'boot', 'lost', 'used', 'sandbox', 'sandbox_id', 'place', 'origin')
   redis.call('PEXPIRE', lease_key(trajectory), keep_ms)
   redis.call('SREM', leases_key(worker), trajectory)
 end

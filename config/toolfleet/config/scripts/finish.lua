@@ -9,7 +9,7 @@
 local boot, keep_ms, now, out = ARGV[1], tonumber(ARGV[2]), now_ms(), {}
 for i = 3, #ARGV, 5 do
   local id, t, epoch, result = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
-  local c = redis.call('HMGET', call_key(id), 'state', 'producer')
+  local c = redis.call('HMGET', call_key(id), 'state', 'producer', 'snapshot', 'unwanted')
   if not c[1] then
     out[#out + 1] = 'late'
   elseif c[1] == 'done' then
@@ -24,7 +24,9 @@ for i = 3, #ARGV, 5 do
     redis.call('ZREM', calls_key(t), id)
     redis.call('HSET', lease_key(t), 'active', now)
     if ARGV[i + 4] == '1' then redis.call('HSET', lease_key(t), 'lost', '') end
-    reply(c[2], 'result', id, result, keep_ms)
+    local told = reply(c[2], 'result', id, result, keep_ms)
+    -- Whoever has not heard that its workspace was saved has no use for that.
+    if c[3] and (c[4] or not told or cjson.decode(result).status ~= 'ok') then disown(id, now) end
     out[#out + 1] = 'done'
   end
 end

@@ -17,11 +17,13 @@ if c[1] == 'done' then
 end
 local result = ARGV[3]
 if c[1] == 'started' then result = ARGV[4] end
+if c[1] == 'started' and result == '' then redis.call('HSET', call_key(ARGV[1]), 'unwanted', '1') end
 if result ~= '' then
   redis.call('HSET', call_key(ARGV[1]), 'state', 'done', 'result', result)
   redis.call('HDEL', call_key(ARGV[1]), 'body')
   redis.call('PEXPIRE', call_key(ARGV[1]), tonumber(ARGV[5]))
   redis.call('ZREM', calls_key(ARGV[2]), ARGV[1])
+  disown(ARGV[1], now_ms())
 end
 if c[1] == 'started' then return {'started', c[2], ''} end
 return {'ended', c[2], result}

@@ -5,6 +5,7 @@
 --      11 epoch under which the producer knew the trajectory to be held; zero when it knew of none
 --      12 what to do when Redis does not know it any more: empty to ask its holder to come forward; `tell` or `told` to
 --         begin anew, with the loss to be told by the next reply or told already
+--      13 snapshot from which its first workspace starts, or empty  14 place that the worker must reach, or empty
 -- Returns {verdict, worker, boot, epoch}; verdicts:
 --   held      the lease exists and its holder is alive, or may still come back
 --   assigned  a slot was reserved just now
@@ -12,10 +13,11 @@
 --   full      the waiting room is full
 --   closed    the trajectory was closed
 --   forgotten Redis has lost its state; the holder may live and announce itself with its next heartbeat
---   unserved  no live worker serves the profile
+--   unserved  no live worker serves the profile, or none of those reaches the place
 local t, producer, keep_ms = ARGV[1], ARGV[2], tonumber(ARGV[8])
 local now = now_ms()
-local want = {producer = producer, profile = ARGV[3], sweep = ARGV[4], setup = ARGV[5]}
+local want = {producer = producer, profile = ARGV[3], sweep = ARGV[4], setup = ARGV[5], origin = ARGV[13]}
+local key = room_of(want.profile, ARGV[14])
 local l = redis.call('HMGET', lease_key(t), 'state', 'worker', 'boot', 'epoch')
 if l[1] == 'closed' or l[1] == 'closing' then return {'closed'} end
 if l[1] and l[1] ~= 'lost' then
@@ -38,30 +40,30 @@ if not l[1] and tonumber(ARGV[11]) > 0 then
     'lost', ARGV[12] == 'tell' and 'Redis lost its state' or '', 'used', '0', 'producer', producer)
   redis.call('PEXPIRE', lease_key(t), keep_ms)
 end
+local worker, served = pick_worker(want.profile, ARGV[14], now)
 if redis.call('EXISTS', waiter_key(t)) == 1 then
+  if ARGV[14] ~= '' and not served then
+    -- Who is bound to a place waits for nobody else: its producer may look elsewhere.
+    leave_room(t)
+    return {'unserved'}
+  end
   redis.call('HSET', waiter_key(t), 'producer', producer, 'until', now + tonumber(ARGV[7]))
-  redis.call('ZADD', room_key(want.profile), 'NX', now, t)
-  redis.call('PEXPIRE', room_key(want.profile), keep_ms)
+  redis.call('ZADD', key, 'NX', now, t)
+  redis.call('PEXPIRE', key, keep_ms)
   redis.call('PEXPIRE', waiter_key(t), keep_ms)
   return {'waiting'}
 end
-local worker, served = nil, false
--- A newcomer never overtakes those who wait for the same profile.
-if redis.call('ZCARD', room_key(want.profile)) == 0 then
-  worker, served = pick_worker(want.profile, now)
-else
-  local _
-  _, served = pick_worker(want.profile, now)
-end
+-- A newcomer never overtakes those who wait for the same.
+if redis.call('ZCARD', key) > 0 then worker = nil end
 if worker then
   local boot, epoch = assign(t, worker, want, now, keep_ms)
   return {'assigned', worker, boot, tostring(epoch)}
 end
 if not served then return {'unserved'} end
-if redis.call('ZCARD', room_key(want.profile)) >= tonumber(ARGV[6]) then return {'full'} end
-redis.call('ZADD', room_key(want.profile), now, t)
+if redis.call('ZCARD', key) >= tonumber(ARGV[6]) then return {'full'} end
+redis.call('ZADD', key, now, t)
 redis.call('HSET', waiter_key(t), 'producer', producer, 'profile', want.profile, 'sweep', want.sweep,
-  'setup', want.setup, 'until', now + tonumber(ARGV[7]))
-redis.call('PEXPIRE', room_key(want.profile), keep_ms)
+  'setup', want.setup, 'origin', want.origin, 'place', ARGV[14], 'until', now + tonumber(ARGV[7]))
+redis.call('PEXPIRE', key, keep_ms)
 redis.call('PEXPIRE', waiter_key(t), keep_ms)
 return {'waiting'}
