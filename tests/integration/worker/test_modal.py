@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from fleet_processes import until_running, wait_until, worker
+from forking import fork_thrice
 from standins.modal.client import StandIn
 
 from toolfleet.config.contract import Fault, Status
@@ -61,3 +62,12 @@ async def test_a_worker_anywhere_goes_on_with_the_sandboxes_of_a_dead_one(
             result = await running
             assert (result.status, result.stdout, result.lease_epoch) == (Status.OK, "once\n", 2)
             assert (await t.terminal("cat /root/file")).stdout == "kept\n"
+
+
+async def test_a_trajectory_is_forked_in_the_cloud(settings: Settings, redis_url: str, modal_cloud: StandIn) -> None:
+    """By any worker of the app."""
+    env = environment(modal_cloud, warm=0)
+    with worker("w1", redis_url, **env), worker("w2", redis_url, **env):
+        async with Fleet.connect(settings) as fleet:
+            await fork_thrice(fleet)
+    wait_until(lambda: modal_cloud.do("sandboxes") == [])
