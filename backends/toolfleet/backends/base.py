@@ -9,7 +9,9 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from toolfleet.config.profile import Profile
 
-Operation = Literal["exec", "read", "write", "unpack"]
+Operation = Literal[
+    "exec", "read", "write", "unpack", "get", "put", "commit", "drop", "list", "pack", "search", "patch", "lint"
+]
 
 Known = Literal["running", "finished", "unknown"]
 
@@ -79,7 +81,35 @@ class Request:
     * ``write``: ``path``, optional ``mode`` (int); content in ``body``. Parents are made, the file is replaced
       atomically. ``detail`` = ``{"bytes", "sha256"}``.
     * ``unpack``: ``dest``; a tar archive, plain or compressed, in ``body``. Members that would leave ``dest`` are
-      refused. ``detail`` = ``{"members"}``.
+      refused. ``detail`` = ``{"members"}``. Or ``stage`` instead of the body, with ``size`` and ``sha256``.
+
+    Transfers in parts go through *stages*, files that only the runner sees, under an id of the caller's own:
+
+    * ``put``: ``stage``, ``offset``; a part of its content in ``body``, in any order. ``detail`` = ``{"bytes"}``.
+    * ``commit``: ``stage``, ``path``, optional ``mode``, ``size`` and ``sha256``; what was put becomes the file, as by
+      ``write``, and the stage is used up, also by a failure.
+    * ``get``: ``path`` or ``stage``, ``offset``, ``length``, ``digest`` (bool). Outcome: ``stdout`` holds the bytes,
+      fewer than asked where the runner's memory is short; ``detail`` = ``{"bytes", "size", "mode", "mtime", "eof",
+      "version"}`` and, if asked, the ``sha256`` of the whole.
+    * ``pack``: ``path``, ``stage``, ``format`` (``tar``, ``tar.gz``), ``max_bytes``, ``max_entries``. ``detail`` =
+      ``{"bytes", "entries", "left_out", "skipped"}``; ``too_large`` beside the error when a bound was passed.
+    * ``drop``: ``stage``. Idempotent.
+
+    Of files and trees (JSON objects in lines on ``stdout``; names that are no UTF-8 hold lone surrogates):
+
+    * ``list``: ``path``, ``recursive``, ``max_entries``. Lines are ``{"path", "is_dir", "size", "mtime", "mode",
+      "link"}``; ``detail`` = ``{"entries", "truncated"}``.
+    * ``search``: ``path``, ``pattern``, ``mode`` (``content``, ``files_only``, ``count``: a regular expression;
+      ``names``: a glob), ``glob``, ``limit``, ``offset``, ``context``. Lines are ``{"path", "line", "content",
+      "before", "after"}`` or ``{"path", "count"}``; ``detail`` = ``{"total_count", "total_count_is_lower_bound",
+      "truncated", "searched_in_part"}``.
+    * ``patch``: ``path``; JSON in ``body``: ``{"mode": "replace", "old_string", "new_string", "replace_all"}`` for
+      that file, or ``{"mode": "patch", "patch"}`` in the format V4A with paths from that directory. ``detail`` =
+      ``{"diff", "files_modified", "files_created", "files_deleted", "no_change", "reading", "sha256"}``.
+    * ``lint``: ``path``. ``detail`` = ``{"status", "output" or "message"}``.
+
+    ``get``, ``pack``, ``list``, ``search`` and ``patch`` take ``confined``: a path that leads out of the workdir, links
+    followed, is refused, with ``outside`` beside the error.
     """
 
     call_id: str

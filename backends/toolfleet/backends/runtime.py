@@ -151,8 +151,8 @@ def _check_trust(path: Path) -> None:
 def _key() -> str:
     """Identity of a bundle: the interpreter and the runner's sources."""
     digest = hashlib.sha256(f"{sys.version}{_interpreter()}{_interpreter().stat().st_mtime_ns}".encode())
-    for source in (Path(__file__), *sorted(_RUNNER.glob("*.py"))):
-        digest.update(source.name.encode() + source.read_bytes())
+    for source in (Path(__file__), *sorted(_RUNNER.rglob("*.py"))):
+        digest.update(str(source.relative_to(Path(__file__).parent)).encode() + source.read_bytes())
     return f"{sys.implementation.cache_tag}-{digest.hexdigest()[:16]}"
 
 
@@ -200,8 +200,8 @@ def _fill(target: Path) -> None:
         else:
             _copy(module, into / "lib-dynload" / module.name, 0o755)
             linked.append(module)
-    for source in _RUNNER.glob("*.py"):
-        _compile(source, into / _PACKAGE.replace(".", "/") / f"{source.stem}.pyc")
+    for source in _RUNNER.rglob("*.py"):
+        _compile(source, (into / _PACKAGE.replace(".", "/") / source.relative_to(_RUNNER)).with_suffix(".pyc"))
     _compile(_RUNNER.parent / "__init__.py", into / "toolfleet/backends/__init__.pyc")
     loader = _loader(_interpreter())
     if loader is not None:

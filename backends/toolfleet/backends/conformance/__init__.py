@@ -14,6 +14,8 @@ from toolfleet.backends.conformance import (
     lifecycle,
     limits,
     survival,
+    transfers,
+    trees,
 )
 from toolfleet.backends.conformance.core import CHECKS, Check, Finding, Rig, examine
 
@@ -31,4 +33,6 @@ __all__ = [
     "lifecycle",
     "limits",
     "survival",
+    "transfers",
+    "trees",
 ]

@@ -46,6 +46,19 @@ class Box:
         """Unpack an archive."""
         return await self.sandbox.run(self.request("unpack", body=body, dest=dest))
 
+    async def do(self, op: Operation, body: bytes = b"", timeout: float = 20.0, **args: Any) -> Outcome:
+        """Any operation; it must succeed."""
+        outcome = await self.sandbox.run(self.request(op, timeout, body=body, **args))
+        assert (outcome.error, outcome.exit_code) == (None, 0), (op, args, outcome)
+        return outcome
+
+    async def refusal(self, op: Operation, body: bytes = b"", timeout: float = 20.0, **args: Any) -> str:
+        """The error of an operation that must fail."""
+        outcome = await self.sandbox.run(self.request(op, timeout, body=body, **args))
+        assert outcome.exit_code != 0, (op, args, outcome)
+        assert outcome.error is not None
+        return outcome.error
+
     async def alive(self, mark: str) -> list[str]:
         """Command lines of the processes in which ``mark`` occurs; the look itself does not count."""
         hidden = mark[:-1] + f"[{mark[-1]}]"  # the same as a pattern, but not as text

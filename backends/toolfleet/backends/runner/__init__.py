@@ -13,7 +13,9 @@ It imports nothing but the standard library, because it is copied into a bundle 
     server      connections: frames in, frames out, fencing
     supervisor  calls from start to outcome, deduplicated by id
     spawn       how a command or an applet becomes a process
+    arguments   the arguments of a request, checked one by one
     applets     read and write, run in a forked child
+    files/      everything else that is done with files, in forked children as well
     archive     unpack, run in a forked child
     capture     bounded head and tail of a stream
     killer      kill a call's whole process tree

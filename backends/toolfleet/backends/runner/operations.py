@@ -7,7 +7,13 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from toolfleet.backends.runner import applets, archive, kernel, procfs
+from toolfleet.backends.runner.arguments import encode as _encode
+from toolfleet.backends.runner.arguments import mapping as _mapping
+from toolfleet.backends.runner.arguments import number as _number
+from toolfleet.backends.runner.arguments import text as _text
 from toolfleet.backends.runner.config import Config
+from toolfleet.backends.runner.files import dispatch
+from toolfleet.backends.runner.files.staging import Stages
 from toolfleet.backends.runner.spawn import Applet, CannotStart, Child, Spawner
 
 _BASE_ENV = {
@@ -37,17 +43,23 @@ class Work(NamedTuple):
     """Unlinked file with the content that came along."""
 
 
+#: All operations, and whether content comes along.
+KINDS = {"exec": False, "read": False, "write": True, "unpack": True, **dispatch.KINDS}
+
+
 def has_body(kind: str) -> bool:
     """Whether the operation takes content along."""
-    return kind in ("write", "unpack")
+    return KINDS[kind]
 
 
 class Starter:
     """Turns work into a process."""
 
-    def __init__(self, config: Config, spawner: Spawner) -> None:
+    def __init__(self, config: Config, spawner: Spawner, stages: Stages) -> None:
         self._config = config
         self._spawner = spawner
+        self._stages = stages
+        self._files = dispatch.Files(config, stages, self._path)
         # Checked and encoded once: every call begins with them.
         self._env = _environment({**(_inherited() if config.inherit else _BASE_ENV), **_tar_options(), **config.env})
         self._workdir = config.workdir.encode("utf-8", "surrogateescape")
@@ -60,6 +72,8 @@ class Starter:
         """
         if work.kind == "exec":
             return self._command(work)
+        if work.kind in dispatch.KINDS or "stage" in work.args:
+            return self._on_files(work)
         return self._spawner.applet(self._applet(work))
 
     def _command(self, work: Work) -> Child:
@@ -70,6 +84,14 @@ class Starter:
         env[_MARK] = _encode(work.call_id, "a call's id")
         cwd = self._workdir if args.get("cwd") is None else self._path(_text(args, "cwd"))
         return self._spawner.command(_text(args, "command").encode("utf-8", "surrogateescape"), cwd, env)
+
+    def _on_files(self, work: Work) -> Child:
+        applet, used_up = self._files.applet(work.kind, work.args, work.spool)
+        try:
+            return self._spawner.applet(applet)
+        finally:
+            if used_up is not None:  # the child has it
+                self._stages.drop(used_up)
 
     def _applet(self, work: Work) -> Applet:
         disk = self._config.disk
@@ -127,32 +149,3 @@ def _single_user() -> bool:
 
 def _environment(env: Mapping[str, str]) -> dict[bytes, bytes]:
     return {_encode(k, "an environment variable"): _encode(v, "an environment variable") for k, v in env.items()}
-
-
-def _encode(text: str, what: str) -> bytes:
-    if "\0" in text:
-        raise CannotStart(f"There is a NUL byte in {what}")
-    return text.encode("utf-8", "surrogateescape")
-
-
-def _text(args: Mapping[str, Any], name: str) -> str:
-    value = args.get(name)
-    if not isinstance(value, str):
-        raise CannotStart(f"The argument {name!r} must be a string")
-    return value
-
-
-def _number(args: Mapping[str, Any], name: str, default: int | None) -> int | None:
-    value = args.get(name)
-    if value is None:
-        return default
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise CannotStart(f"The argument {name!r} must be a whole number")
-    return value
-
-
-def _mapping(args: Mapping[str, Any], name: str) -> dict[str, str]:
-    value = args.get(name) or {}
-    if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
-        raise CannotStart(f"The argument {name!r} must map names to strings")
-    return value

@@ -26,7 +26,7 @@ from typing import Any
 from toolfleet.backends.runner import applets, frames, procfs, spool
 from toolfleet.backends.runner.calls import Finished
 from toolfleet.backends.runner.frames import Decoder, FrameError, Header
-from toolfleet.backends.runner.operations import Work, has_body
+from toolfleet.backends.runner.operations import KINDS, Work, has_body
 from toolfleet.backends.runner.reactor import READ, WRITE, Reactor, Timer
 from toolfleet.backends.runner.seal import Seal
 from toolfleet.backends.runner.supervisor import Supervisor
@@ -255,7 +255,7 @@ class Server:
 
     def _run(self, connection: Connection, header: Header, body: bytes) -> None:
         call_id, kind, rid = str(header["call"]), header["kind"], header["rid"]
-        if kind not in ("exec", "read", "write", "unpack") or not isinstance(header["args"], dict):
+        if kind not in KINDS or not isinstance(header["args"], dict):
             raise FrameError(f"an operation of an unknown kind: {kind!r}")
         if rid in connection.uploads:
             raise FrameError("a request number that is in use")

@@ -9,6 +9,7 @@ from functools import partial
 from toolfleet.backends.runner import calls, killer, procfs
 from toolfleet.backends.runner.calls import Call, Finished, Outcomes, Waiter, outcome
 from toolfleet.backends.runner.config import Config
+from toolfleet.backends.runner.files.staging import Stages
 from toolfleet.backends.runner.memory import Monitor, OomCounter, out_of_memory
 from toolfleet.backends.runner.operations import Starter, Work
 from toolfleet.backends.runner.procfs import Process
@@ -31,10 +32,10 @@ _UNCUT = 256 * 1024 * 1024
 class Supervisor:
     """Starts, watches, ends and remembers calls; the only one who reaps children."""
 
-    def __init__(self, reactor: Reactor, config: Config, oom: OomCounter | None) -> None:
+    def __init__(self, reactor: Reactor, config: Config, oom: OomCounter | None, spool: int) -> None:
         self._reactor = reactor
         self._config = config
-        self._starter = Starter(config, Spawner(config))
+        self._starter = Starter(config, Spawner(config), Stages(reactor, spool))
         self._running: dict[str, Call] = {}
         self._leaders: dict[int, Call] = {}
         self._outcomes = Outcomes()
