@@ -151,8 +151,9 @@ def _check_trust(path: Path) -> None:
 def _key() -> str:
     """Identity of a bundle: the interpreter and the runner's sources."""
     digest = hashlib.sha256(f"{sys.version}{_interpreter()}{_interpreter().stat().st_mtime_ns}".encode())
-    for source in (Path(__file__), *sorted(_RUNNER.rglob("*.py"))):
-        digest.update(str(source.relative_to(Path(__file__).parent)).encode() + source.read_bytes())
+    digest.update(Path(__file__).read_bytes())
+    for source in sorted(_RUNNER.rglob("*.py")):
+        digest.update(str(source.relative_to(_RUNNER)).encode() + source.read_bytes())
     return f"{sys.implementation.cache_tag}-{digest.hexdigest()[:16]}"
 
 

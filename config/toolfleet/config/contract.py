@@ -107,6 +107,8 @@ class ToolCall(BaseModel):
     """May overlap with other calls of its trajectory."""
     children: tuple[Identifier, ...] = Field(default=(), max_length=MAX_FORKS)
     """No tool runs: the workspace is saved, for these trajectories to start from."""
+    own: bool = False
+    """Made by the producer on its own behalf: it may use hidden tools, which no profile forbids."""
     producer: str = ""
     profile: Name = "default"
 

@@ -17,6 +17,10 @@
     │   ├── TrajectoryClosed
     │   ├── ForkFailed
     │   └── FleetClosed
+    ├── TransferError             a file could not be brought in or out
+    │   ├── LocalFileError        because of this machine             (yours to fix)
+    │   ├── RemoteFileError       because of what is in the sandbox   (the policy's or the caller's)
+    │   └── TransferInterrupted   because of the fleet                (infrastructure)
     └── BackendError              a sandbox could not be made or kept   (infrastructure)
         ├── BackendUnavailable    this machine cannot run the backend at all
         ├── SpecRefused           the profile asks for what the backend cannot enforce
@@ -98,6 +102,22 @@ class ForkFailed(FleetError):
 
 class FleetClosed(FleetError):
     """The fleet's client was closed; it takes no more calls."""
+
+
+class TransferError(ToolfleetError):
+    """A file or tree could not be brought into a sandbox or out of it; nothing of it is at its destination."""
+
+
+class LocalFileError(TransferError):
+    """This machine has no such file, or cannot take it."""
+
+
+class RemoteFileError(TransferError):
+    """The sandbox has no such file, cannot take it, or has sent what would be written elsewhere."""
+
+
+class TransferInterrupted(TransferError):
+    """The fleet failed on the way, or the workspace is gone; a policy cannot bring this about."""
 
 
 class BackendError(ToolfleetError):

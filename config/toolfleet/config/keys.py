@@ -27,6 +27,7 @@ KEYS: dict[str, tuple[bool, str]] = {
     "forks": (True, "set of the trajectories that have yet to start from a snapshot"),
     "starting": (True, "sorted set: sandboxes of one spec that are being started -> when they count no more"),
     "budget": (True, "hash of one spec: tokens of its start rate, failures in a row, until when nobody tries"),
+    "part": (True, "string: bytes that belong to a call and do not fit into the ledger, by its id"),
     "blob": (True, "string: bytes of an archive, by their SHA-256"),
 }
 

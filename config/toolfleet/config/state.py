@@ -237,6 +237,18 @@ class FleetState(Ledger, Snapshots):
         """The archive of that SHA-256."""
         return cast("bytes | None", await self.redis.get(self.key("blob", digest)))
 
+    async def put_part(self, call: str, content: bytes) -> None:
+        """Lay content beside the ledger, for the other side of ``call``; it stays as long as a result."""
+        await self.redis.set(self.key("part", call), content, px=self._result_keep)
+
+    async def part(self, call: str) -> bytes | None:
+        """What lies beside the ledger for ``call``."""
+        return cast("bytes | None", await self.redis.get(self.key("part", call)))
+
+    async def drop_part(self, call: str) -> None:
+        """Remove what lies beside the ledger for ``call``. Idempotent."""
+        await self.redis.unlink(self.key("part", call))
+
     async def producer_alive(self, producer: str, ttl: float) -> None:
         """A producer's heartbeat: it lives, and reads its replies, for ``ttl`` seconds more."""
         async with self.redis.pipeline(transaction=False) as pipe:

@@ -189,11 +189,11 @@ class Fleet:
         except TimeoutError:
             result, telling = await self._endings.expire(call)
             if telling is not None:
-                self._errand(telling)
+                self.errand(telling)
             return result
         except (asyncio.CancelledError, FleetError):
             # It may stand in the ledger already, from a worker that has lost the trajectory since.
-            self._errand(self._endings.cancel(call))
+            self.errand(self._endings.cancel(call))
             raise
         finally:
             trajectory.ahead -= patience
@@ -203,6 +203,22 @@ class Fleet:
         """A trajectory whose workspace starts as a copy of its parent's."""
         made = self._open[trajectory_id] = Trajectory(self, trajectory_id, parent.profile, parent.sweep, [], origin)
         return made
+
+    async def execute_with(self, trajectory: Trajectory, call: ToolCall, content: bytes | None) -> ToolResult:
+        """`execute`, with ``content`` laid beside the ledger for as long as that takes."""
+        if content is None:
+            return await self.execute(trajectory, call)
+        try:
+            await self.patiently(lambda: self.state.put_part(call.call_id, content))
+            return await self.execute(trajectory, call)
+        finally:
+            self.errand(self.state.drop_part(call.call_id))
+
+    async def take_content(self, call_id: str) -> bytes | None:
+        """What a worker has laid beside the ledger for a call; it is removed there."""
+        content = await self.patiently(lambda: self.state.part(call_id))
+        self.errand(self.state.drop_part(call_id))
+        return content
 
     async def close_trajectory(self, trajectory: Trajectory) -> None:
         """Tell whoever holds the lease that the trajectory ends."""
@@ -214,7 +230,7 @@ class Fleet:
         except (OperationalError, *OUTAGES) as error:
             # Leaving a block must not hide the error that ended it, nor keep a slot for as long as we live.
             log.warning("trajectory %s could not be closed yet: %s", trajectory.id, error)
-            self._errand(persist(lambda: self._tell_close(trajectory), self.settings.call_ttl))
+            self.errand(persist(lambda: self._tell_close(trajectory), self.settings.call_ttl))
 
     def expect_place(self, trajectory_id: str) -> asyncio.Future[Holder]:
         """A future for the ``placed`` notice of a waiting trajectory."""
@@ -326,7 +342,7 @@ class Fleet:
                 log.exception("producer heartbeat failed")
             await asyncio.sleep(self.settings.heartbeat)
 
-    def _errand(self, work: Any) -> None:
+    def errand(self, work: Any) -> None:
         """Run ``work`` beside the caller; `close` waits for it."""
         task = asyncio.create_task(work)
         self._errands.add(task)

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Coroutine, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -12,6 +13,8 @@ from toolfleet.config.settings import Settings
 from toolfleet.producer.bridge import Bridge
 from toolfleet.producer.fleet import Fleet
 from toolfleet.producer.trajectory import Trajectory
+from toolfleet.producer.transfer import Moved
+from toolfleet.producer.trees import Tree
 
 T = TypeVar("T")
 
@@ -109,6 +112,22 @@ class SyncTrajectory:
     def fork(self, n: int) -> "list[SyncTrajectory]":
         """See `Trajectory.fork`."""
         return [SyncTrajectory(self._fleet, made) for made in self._fleet._wait(self._trajectory.fork(n))]
+
+    def upload(self, local: str | Path, remote: str, **options: Any) -> Moved:
+        """See `Trajectory.upload`."""
+        return self._fleet._wait(self._trajectory.upload(local, remote, **options))
+
+    def download(self, remote: str, local: str | Path, **options: Any) -> Moved:
+        """See `Trajectory.download`."""
+        return self._fleet._wait(self._trajectory.download(remote, local, **options))
+
+    def upload_dir(self, local: str | Path, remote: str) -> Tree:
+        """See `Trajectory.upload_dir`."""
+        return self._fleet._wait(self._trajectory.upload_dir(local, remote))
+
+    def download_dir(self, remote: str, local: str | Path, **options: Any) -> Tree:
+        """See `Trajectory.download_dir`."""
+        return self._fleet._wait(self._trajectory.download_dir(remote, local, **options))
 
     def close(self) -> None:
         """See `Trajectory.close`."""

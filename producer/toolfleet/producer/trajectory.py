@@ -3,8 +3,9 @@
 import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -21,6 +22,8 @@ from toolfleet.config.errors import (
     TrajectoryClosed,
 )
 from toolfleet.config.snapshots import Origin
+from toolfleet.producer.transfer import MOST, Moved, Transfer
+from toolfleet.producer.trees import Tree
 
 if TYPE_CHECKING:
     from toolfleet.producer.fleet import Fleet
@@ -95,16 +98,7 @@ class Trajectory:
         """
         self.check_open()
         try:
-            call = ToolCall(
-                call_id=call_id or new_id("call"),
-                trajectory_id=self.id,
-                name=name,
-                arguments=arguments if isinstance(arguments, str) else dict(arguments),
-                timeout=timeout,
-                parallel=parallel,
-                producer=self._fleet.producer_id,
-                profile=self.profile,
-            )
+            call = self._new_call(name, arguments, timeout, parallel, call_id or new_id("call"))
         except ValidationError as error:
             wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
             raise InvalidCall(f"this call cannot be made: {wrong}") from None
@@ -157,6 +151,44 @@ class Trajectory:
         origin = Origin(**result.detail)
         return [self._fleet.forked(self, child, origin) for child in call.children]
 
+    async def upload(self, local: str | Path, remote: str, *, mode: int | None = None) -> Moved:
+        """Copy a file of this machine, of any size and content, to the path ``remote`` of the sandbox.
+
+        It appears there as a whole, checked by its SHA-256, with the permissions of ``local`` or ``mode``; missing
+        directories are made. Memory does not depend on its size.
+
+        Raises:
+            LocalFileError: it cannot be read.
+            RemoteFileError: it cannot be written.
+            TransferInterrupted: the fleet failed, or the workspace is gone.
+        """
+        return await Transfer(self).upload(Path(local), remote, mode)
+
+    async def download(self, remote: str, local: str | Path, *, max_bytes: int = MOST) -> Moved:
+        """Copy the file ``remote`` of the sandbox to this machine; see `upload`.
+
+        Raises:
+            RemoteFileError: it is no file, changes meanwhile, or has more than ``max_bytes``.
+            LocalFileError: it cannot be written.
+            TransferInterrupted: the fleet failed, or the workspace is gone.
+        """
+        return await Transfer(self).download(remote, Path(local), max_bytes)
+
+    async def upload_dir(self, local: str | Path, remote: str) -> Tree:
+        """Copy what is below a directory into the directory ``remote``, which is made; see `upload`.
+
+        Permissions, times, links and empty directories are kept. Links that lead out of the tree, devices, sockets and
+        FIFOs are left out, and named in the answer.
+        """
+        return await Transfer(self).upload_dir(Path(local), remote)
+
+    async def download_dir(self, remote: str, local: str | Path, *, max_bytes: int = MOST) -> Tree:
+        """Copy what is below the directory ``remote`` into the directory ``local``; see `download` and `upload_dir`.
+
+        Nothing is written outside ``local``, whatever the sandbox sends. A new or empty ``local`` appears as a whole.
+        """
+        return await Transfer(self).download_dir(remote, Path(local), max_bytes)
+
     async def close(self) -> None:
         """End the trajectory after the calls made so far; its sandbox is destroyed. Idempotent."""
         if self._closed:
@@ -165,6 +197,50 @@ class Trajectory:
         if self._placing and not self._placing.done():
             self._placing.cancel()
         await self._fleet.close_trajectory(self)
+
+    async def own_call(
+        self,
+        name: str,
+        arguments: Mapping[str, Any],
+        timeout: float,
+        *,
+        parallel: bool = False,
+        content: bytes | None = None,
+    ) -> ToolResult:
+        """Call a hidden tool, with ``content`` laid beside the ledger for it."""
+        self.check_open()
+        call = self._new_call(name, arguments, timeout, parallel, new_id("own"), own=True)
+        return await self._fleet.execute_with(self, call, content)
+
+    async def content_of(self, result: ToolResult) -> bytes | None:
+        """What the worker has laid beside the ledger for ``result``; it can be had once."""
+        return await self._fleet.take_content(result.call_id)
+
+    def errand(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Have ``work`` done beside the caller; the fleet waits for it when it closes."""
+        self._fleet.errand(work)
+
+    def _new_call(
+        self,
+        name: str,
+        arguments: Mapping[str, Any] | str,
+        timeout: float | None,
+        parallel: bool,
+        call_id: str,
+        *,
+        own: bool = False,
+    ) -> ToolCall:
+        return ToolCall(
+            call_id=call_id,
+            trajectory_id=self.id,
+            name=name,
+            arguments=arguments if isinstance(arguments, str) else dict(arguments),
+            timeout=timeout,
+            parallel=parallel,
+            own=own,
+            producer=self._fleet.producer_id,
+            profile=self.profile,
+        )
 
     def check_open(self) -> None:
         """Raise `TrajectoryClosed` when the trajectory takes no more calls."""

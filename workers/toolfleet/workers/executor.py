@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Literal
 
 from tenacity import RetryCallState
@@ -16,11 +17,12 @@ from toolfleet.config.errors import BackendError, InvalidCall, SandboxLost, Snap
 from toolfleet.config.patience import persist
 from toolfleet.config.state import FleetState
 from toolfleet.config.tools import parse
+from toolfleet.workers import beside
 from toolfleet.workers.leases import Lease
 from toolfleet.workers.run import Dropped, Ended, Run
 from toolfleet.workers.saving import NotWanted, Saver
 from toolfleet.workers.tenancy import HeldElsewhere, Tenancy
-from toolfleet.workers.text import decode_streams, fit_output
+from toolfleet.workers.text import NOTHING, decode_streams, fit_output
 from toolfleet.workers.tools import Seen, ToolRegistry, plainly
 
 log = logging.getLogger(__name__)
@@ -145,8 +147,8 @@ class Executor:
         if call.children:
             return
         try:
-            tool = self._tools.get(call.name)
-            if profile.tools is not None and tool.definition.name not in profile.tools:
+            tool = self._tools.get(call.name, hidden=call.own)
+            if profile.tools is not None and not tool.definition.hidden and tool.definition.name not in profile.tools:
                 raise ToolDenied(f"the profile {call.profile!r} does not allow the tool {call.name!r}")
             arguments = parse(tool.definition, call.arguments)
             asked = next((t for t in (call.timeout, arguments.timeout) if t is not None), profile.default_timeout)
@@ -189,7 +191,8 @@ class Executor:
             raise Ended(await self._save(run))
         while run.shown is None:
             outcome = await self._request(run)
-            run.outcome, run.streams = outcome, decode_streams(outcome)
+            binary = run.plan is not None and run.plan.binary
+            run.outcome, run.streams = outcome, (NOTHING, NOTHING) if binary else decode_streams(outcome)
             run.ran += outcome.ran
             if outcome.timed_out or outcome.cancelled or outcome.detail.get("forgotten"):
                 return
@@ -216,7 +219,7 @@ class Executor:
             executed="yes",
             error=error,
             output=output,
-            stdout=stdout.text,
+            stdout=stdout.text if shown.stdout is None else fit_output(shown.stdout)[0],
             stderr=stderr.text,
             exit_code=shown.exit_code,
             truncated=bool(cut or shown.truncated or stdout.dropped or stderr.dropped),
@@ -232,6 +235,8 @@ class Executor:
 
     async def record(self, run: Run, result: ToolResult) -> None:
         """Enter the result in the ledger, which hands it to the producer once."""
+        if run.shown is not None:
+            await beside.leave(self._state, run.call_id, run.shown.content, self._tenancy.patience)
         verdict = await self._ledger.finish(result, run.lease.epoch)
         self._event("ended", run, result)
         if verdict == "done" and result.status is Status.LOST:
@@ -273,7 +278,12 @@ class Executor:
             if run.cancelled:
                 why = "cancelled before it started" if first else "cancelled while it ran"
                 raise Ended(run.end(Status.CANCELLED, executed="no" if first else "yes", error=why))
+            if run.plan is not None and run.plan.content_beside:
+                content = await beside.fetch(self._state, run.sandbox, run.call_id, self._tenancy.patience)
+                run.request = replace(run.request, body=content)
             return await run.sandbox.run(run.request)
+        except beside.Missing as error:
+            raise Ended(run.end(Status.FAILED, executed="no", error=str(error))) from None
         except Fenced:
             raise Dropped("the sandbox is another worker's by now") from None
         except SandboxLost as error:

@@ -48,6 +48,8 @@ class Run:
     """What its tool does, waiting for the outcome of ``request``."""
     request: Request | None = None
     """The one under way, or next."""
+    plan: Plan | None = None
+    """What it was made of."""
     requests: int = 0
     """How many of them its tool has asked for."""
     timeout: float = 0.0
@@ -72,7 +74,7 @@ class Run:
         self.requests += 1
         request_id = self.call_id if self.requests == 1 else f"{self.call_id}#{self.requests}"
         left = max(self.timeout - self.ran, SHORTEST)
-        self.request = Request(request_id, plan.op, plan.args, left, plan.body)
+        self.plan, self.request = plan, Request(request_id, plan.op, plan.args, left, plan.body)
 
     def end(self, status: Status, *, executed: Any, error: str | None = None, **fields: Any) -> ToolResult:
         """A result of this call, with what is known of its way so far."""

@@ -55,8 +55,8 @@ async def an_unfinished_transfer_is_not_to_be_seen(rig: Rig) -> None:
     assert await box.text("ls -A d; cat d/f") == "f\nold"
     error = await box.refusal("commit", stage="one", path="d/f", size=12)
     assert error == "The transfer is incomplete: 11 of 12 bytes have come"
-    await put(box, "one", b"new content")
-    error = await box.refusal("commit", stage="one", path="d/f", size=11, sha256=hashlib.sha256(b"x").hexdigest())
+    await put(box, "other", b"new content")
+    error = await box.refusal("commit", stage="other", path="d/f", size=11, sha256=hashlib.sha256(b"x").hexdigest())
     assert error.startswith("The transfer is damaged")
     await put(box, "two", b"x")
     await box.do("drop", stage="two")
@@ -64,6 +64,7 @@ async def an_unfinished_transfer_is_not_to_be_seen(rig: Rig) -> None:
     for op in ("commit", "get", "unpack"):
         error = await box.refusal(op, stage="two", path="d/f", dest="d")
         assert error == "The transfer two is not known here; start it again"
+    assert await box.refusal("put", b"late", stage="two") == error
     assert await box.text("ls -A d; cat d/f") == "f\nold"
 
 

@@ -3,10 +3,11 @@
 from toolfleet.config.tools.base import Arguments, Catalogue, Definition, Where, parse
 from toolfleet.config.tools.files import READ_FILE, WRITE_FILE
 from toolfleet.config.tools.terminal import TERMINAL
+from toolfleet.config.tools.transfers import TRANSFERS
 
 __all__ = ["Arguments", "Catalogue", "Definition", "Where", "catalogue", "parse"]
 
 
 def catalogue() -> Catalogue:
     """The tools that every fleet has."""
-    return Catalogue([READ_FILE, TERMINAL, WRITE_FILE])
+    return Catalogue([READ_FILE, TERMINAL, WRITE_FILE, *TRANSFERS])

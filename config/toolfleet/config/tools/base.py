@@ -54,6 +54,8 @@ class Definition(Generic[A]):
     where: Where = "sandbox"
     aliases: tuple[str, ...] = ()
     """Further names by which it is called; they are understood, not advertised."""
+    hidden: bool = False
+    """Only for calls that a producer makes on its own behalf: models are not told, and cannot call it."""
 
     def schema(self) -> dict[str, Any]:
         """The tool in the format of OpenAI's function tools: ``{"type": "function", "function": {...}}``."""
@@ -74,20 +76,22 @@ class Catalogue:
         self._known = {alias: tool for tool in self._named.values() for alias in tool.aliases} | self._named
 
     def __iter__(self) -> Iterator[Definition[Any]]:
-        """The tools, in the order of their names."""
-        return iter(self._named.values())
+        """The tools that models may know, in the order of their names."""
+        return (tool for tool in self._named.values() if not tool.hidden)
 
-    def get(self, name: str) -> Definition[Any]:
-        """The tool of this name or alias.
+    def get(self, name: str, *, hidden: bool = False) -> Definition[Any]:
+        """The tool of this name or alias; a hidden one only if asked for.
 
         Raises:
             UnknownTool: there is none; the message lists those there are.
         """
-        if name not in self._known:
-            near = difflib.get_close_matches(name, self._known, n=1)
+        found = self._known.get(name)
+        if found is None or (found.hidden and not hidden):
+            near = difflib.get_close_matches(name, [n for n, tool in self._known.items() if not tool.hidden], n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise UnknownTool(f"unknown tool {name[:QUOTED]!r}; available: {', '.join(self._named)}.{hint}")
-        return self._known[name]
+            available = ", ".join(tool.name for tool in self)
+            raise UnknownTool(f"unknown tool {name[:QUOTED]!r}; available: {available}.{hint}")
+        return found
 
     def schemas(self, allowed: Collection[str] | None = None) -> list[dict[str, Any]]:
         """What a model is told: `Definition.schema` of each tool, or of those whose name is ``allowed``."""

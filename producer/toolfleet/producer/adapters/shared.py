@@ -35,12 +35,12 @@ class Shared:
         """
         with self._lock:
             # A child that was forked off has no thread to serve it, and must not use its parent's connections.
-            rollouts = self.current()
-            if rollouts is None:
-                fleet = SyncFleet.connect(self._settings()).__enter__()
-                rollouts = Rollouts(fleet, self._config)
-                self._fleet, self._rollouts, self._pid = fleet, rollouts, os.getpid()
-                atexit.register(self._say_goodbye)
+            if (there := self.current()) is not None:
+                return there
+            fleet = SyncFleet.connect(self._settings()).__enter__()
+            rollouts = Rollouts(fleet, self._config)
+            self._fleet, self._rollouts, self._pid = fleet, rollouts, os.getpid()
+            atexit.register(self._say_goodbye)
             return rollouts
 
     async def aget(self) -> Rollouts:

@@ -3,10 +3,11 @@
 from toolfleet.workers.tools.base import Plan, Seen, Shown, Steps, Tool, ToolRegistry, one_step, plainly
 from toolfleet.workers.tools.files import READ_FILE_TOOL, WRITE_FILE_TOOL
 from toolfleet.workers.tools.terminal import TERMINAL_TOOL
+from toolfleet.workers.tools.transfers import TRANSFER_TOOLS
 
 __all__ = ["Plan", "Seen", "Shown", "Steps", "Tool", "ToolRegistry", "default_registry", "one_step", "plainly"]
 
 
 def default_registry() -> ToolRegistry:
     """The tools that every worker has."""
-    return ToolRegistry([READ_FILE_TOOL, TERMINAL_TOOL, WRITE_FILE_TOOL])
+    return ToolRegistry([READ_FILE_TOOL, TERMINAL_TOOL, WRITE_FILE_TOOL, *TRANSFER_TOOLS])

@@ -17,6 +17,10 @@ class Plan:
     op: Operation
     args: dict[str, Any]
     body: bytes = b""
+    content_beside: bool = False
+    """The body lies beside the ledger, where the producer has put it under the call's id."""
+    binary: bool = False
+    """What it prints is no text; the `Seen` holds none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,10 @@ class Shown:
     truncated: bool = False
     detail: dict[str, Any] = field(default_factory=dict)
     """See `toolfleet.config.contract.ToolResult.detail`."""
+    stdout: str | None = None
+    """What a program reads, where that is not what the last request has printed."""
+    content: bytes | None = None
+    """Bytes that the producer finds beside the ledger, under the call's id."""
 
 
 Steps = Generator[Plan, Seen, Shown]
@@ -81,10 +89,10 @@ class ToolRegistry:
         self._by_name = {tool.definition.name: tool for tool in tools}
         self.catalogue = Catalogue(tool.definition for tool in self._by_name.values())
 
-    def get(self, name: str) -> Tool[Any]:
-        """The tool ``name``.
+    def get(self, name: str, *, hidden: bool = False) -> Tool[Any]:
+        """The tool ``name``; a hidden one only if asked for.
 
         Raises:
             UnknownTool: there is none; the message lists those there are.
         """
-        return self._by_name[self.catalogue.get(name).name]
+        return self._by_name[self.catalogue.get(name, hidden=hidden).name]

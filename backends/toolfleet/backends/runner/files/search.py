@@ -111,7 +111,7 @@ class _Search:
             if b"\0" in os.pread(fd, LOOK, 0):
                 return
             if os.fstat(fd).st_size > MOST_OF_A_FILE and len(self._cut) < tree.NAMED:
-                self._cut.append(name)
+                self._cut.append(os.fsencode(name).decode(errors="backslashreplace"))
             if self._query.mode == "content":
                 self._show_matches(name, fd)
             else:

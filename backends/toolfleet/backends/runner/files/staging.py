@@ -5,6 +5,7 @@ and nothing of it is left when it is dropped, when nobody touches it for a while
 """
 
 import os
+from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,6 +17,9 @@ from toolfleet.backends.runner.spawn import CannotStart
 MOST = 64
 #: Seconds after which a stage that nobody has touched is dropped.
 ABANDONED = 600.0
+#: Ids of stages that are gone and stay so: a part that was under way when its transfer was given up must not begin it
+#: anew.
+REMEMBERED = 1000
 
 
 @dataclass(slots=True)
@@ -31,14 +35,15 @@ class Stages:
         self._reactor = reactor
         self._directory = directory
         self._stages: dict[str, _Stage] = {}
+        self._gone: OrderedDict[str, None] = OrderedDict()
 
     def open(self, stage: str) -> int:
-        """The file of a stage, which is made when it is not there.
+        """The file of a stage, which is made when it was never there.
 
         Raises:
             CannotStart: there are too many, or there is no room for one more.
         """
-        if stage not in self._stages:
+        if stage not in self._stages and stage not in self._gone:
             if len(self._stages) >= MOST:
                 raise CannotStart(f"{MOST} transfers are under way in this sandbox; wait until some have ended")
             try:
@@ -62,7 +67,10 @@ class Stages:
         return found.file
 
     def drop(self, stage: str) -> None:
-        """Forget a stage; a child that has its file goes on with it. Idempotent."""
+        """Give up a stage for good; a child that has its file goes on with it. Idempotent."""
+        self._gone[stage] = None
+        if len(self._gone) > REMEMBERED:
+            self._gone.popitem(last=False)
         found = self._stages.pop(stage, None)
         if found is not None:
             found.expiry.cancel()

@@ -205,4 +205,4 @@ class _Packing:
     def _leave_out(self, info: tarfile.TarInfo) -> None:
         self._left_out += 1
         if len(self._skipped) < NAMED:
-            self._skipped.append(info.name)
+            self._skipped.append(os.fsencode(info.name).decode(errors="backslashreplace"))

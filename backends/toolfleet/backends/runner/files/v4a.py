@@ -214,6 +214,8 @@ def _place(
 
 def _kept(hunk: Hunk, there: list[str]) -> list[str]:
     """The new lines of a hunk, with lines that do not change as the file has them, the others indented alike."""
+    if not hunk.after:
+        return []
     fresh = matching.reindented("\n".join(hunk.after), hunk.before, there).split("\n")
     same: dict[str, list[str]] = {}
     for quote, line in zip(hunk.before, there, strict=True):
