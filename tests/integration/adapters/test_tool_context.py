@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from toolfleet.config.tools import catalogue
 from toolfleet.producer import Fleet, SyncFleet, Trajectory
 from toolfleet.producer.adapters.async_tool_context import AsyncToolContext
 from toolfleet.producer.adapters.handler import tool_handler
@@ -17,7 +18,7 @@ from toolfleet.producer.adapters.tool_context import ToolContext
 
 moves_files = pytest.mark.skipif(not hasattr(Trajectory, "upload"), reason="needs Trajectory.upload")
 forks = pytest.mark.skipif(not hasattr(Trajectory, "fork"), reason="needs Trajectory.fork")
-searches = pytest.mark.skipif(not hasattr(Trajectory, "upload"), reason="needs the tool search_files")
+searches = pytest.mark.skipif("search_files" not in {tool.name for tool in catalogue()}, reason="needs search_files")
 
 
 def test_it_sees_what_the_model_left(rollouts: Rollouts) -> None:

@@ -45,7 +45,8 @@ class Shared:
 
     async def aget(self) -> Rollouts:
         """The same without blocking the event loop."""
-        return self.current() or await asyncio.to_thread(self.get)
+        rollouts = self.current()
+        return rollouts if rollouts is not None else await asyncio.to_thread(self.get)
 
     def current(self) -> Rollouts | None:
         """The rollouts, if this process has used them."""
