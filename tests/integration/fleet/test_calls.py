@@ -73,7 +73,8 @@ async def test_what_does_not_fit_is_rejected_with_the_reason(
         r = await t.call(name, arguments)
     assert (r.status, r.fault, r.executed) == (Status.REJECTED, Fault.POLICY, "no")
     assert says in str(r.error)
-    assert r.detail == {"refusal": "UnknownTool" if name == "terminla" else "InvalidArguments"}
+    assert r.detail["refusal"] == ("UnknownTool" if name == "terminla" else "InvalidArguments")
+    assert ("terminal" in r.detail.get("available", [])) is (name == "terminla")
 
 
 async def test_a_profile_allows_some_tools_only(fleet: Fleet) -> None:

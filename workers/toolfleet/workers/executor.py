@@ -13,7 +13,15 @@ from toolfleet.backends.base import Outcome
 from toolfleet.backends.channel import Fenced
 from toolfleet.config.connection import OUTAGES
 from toolfleet.config.contract import Status, ToolCall, ToolResult, clamp_timeout
-from toolfleet.config.errors import BackendError, InvalidCall, SandboxLost, SnapshotLost, SpecRefused, ToolDenied
+from toolfleet.config.errors import (
+    BackendError,
+    InvalidCall,
+    SandboxLost,
+    SnapshotLost,
+    SpecRefused,
+    ToolDenied,
+    UnknownTool,
+)
 from toolfleet.config.patience import persist
 from toolfleet.config.state import FleetState
 from toolfleet.config.tools import parse
@@ -156,8 +164,7 @@ class Executor:
             run.steps = tool.steps(arguments)
             run.ask(next(run.steps))
         except (InvalidCall, ValueError) as error:
-            why, refusal = str(error), {"refusal": type(error).__name__}
-            raise Ended(run.end(Status.REJECTED, executed="no", error=why, output=why, detail=refusal)) from None
+            raise Ended(self._refused(run, error)) from None
 
     async def admit(self, run: Run) -> None:
         """Make sure that the trajectory has a sandbox; failures are retried, for nothing has started yet."""
@@ -350,6 +357,14 @@ class Executor:
         if run.sandbox is not None and lease.sandbox is run.sandbox:
             lease.sandbox, lease.lost, lease.used = None, cause, False
             await self._tenancy.part(lease, run.sandbox, cause)
+
+    def _refused(self, run: Run, error: Exception) -> ToolResult:
+        detail: dict[str, Any] = {"refusal": type(error).__name__}
+        if isinstance(error, UnknownTool):
+            allowed = run.lease.profile.tools
+            names = [tool.name for tool in self._tools.catalogue]
+            detail["available"] = [name for name in names if allowed is None or name in allowed]
+        return run.end(Status.REJECTED, executed="no", error=str(error), output=str(error), detail=detail)
 
     def _lost(self, run: Run, cause: str, *, executed: Literal["no", "unknown"]) -> ToolResult:
         return run.end(Status.LOST, executed=executed, error=f"{cause}; the workspace is gone")

@@ -27,8 +27,8 @@ class TaskEnvironment:
             timeout: seconds; None takes the profile's default.
             stdin_data: what it reads from its standard input; None gives it none.
         """
-        rollouts = self._rollouts or SHARED.get()
         try:
+            rollouts = self._rollouts or SHARED.get()
             return rollouts.bridge.wait(self._execute(rollouts, command, cwd, timeout, stdin_data))
         except ToolfleetError as error:
             return {"output": str(error), "returncode": NO_EXIT_CODE}

@@ -110,4 +110,9 @@ class ToolContext:
         return self._wait(self._twin.cleanup())
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        return (self._rollouts or SHARED.get()).bridge.wait(work)
+        try:
+            rollouts = self._rollouts or SHARED.get()
+        except BaseException:
+            work.close()
+            raise
+        return rollouts.bridge.wait(work)

@@ -281,10 +281,9 @@ def test_a_tool_without_a_shape_of_its_own(ended: ToolResult, said: dict[str, An
 
 def test_an_unknown_tool_is_told_with_those_there_are() -> None:
     """L5."""
-    ended = result("terminla", status=Status.REJECTED, error="...", detail={"refusal": "UnknownTool"})
-    error = reply(ended, {})["error"]
-    assert error.startswith("Unknown tool 'terminla'. Available tools: ['")
-    assert "'terminal'" in error
+    detail = {"refusal": "UnknownTool", "available": ["terminal", "patch"]}
+    ended = result("terminla", status=Status.REJECTED, error="...", detail=detail)
+    assert reply(ended, {}) == {"error": "Unknown tool 'terminla'. Available tools: ['patch', 'terminal']"}
     assert unknown_tool("x", {"b", "a"}) == {"error": "Unknown tool 'x'. Available tools: ['a', 'b']"}
 
 

@@ -33,7 +33,7 @@ _CATALOGUE = catalogue()
 def reply(result: ToolResult, arguments: Mapping[str, Any]) -> Reply:
     """The reply of the tool that ``result`` names, which was called with ``arguments``."""
     if result.status is Status.REJECTED and result.detail.get("refusal") == "UnknownTool":
-        return unknown_tool(result.name, (tool.name for tool in _CATALOGUE))
+        return unknown_tool(result.name, result.detail.get("available", ()))
     return _SHAPES.get(_canonical(result.name), _other)(result, arguments)
 
 

@@ -13,7 +13,7 @@ _LONGEST_LINE = 2_000
 def read_file(result: ToolResult, arguments: Mapping[str, Any]) -> Reply:
     """``content`` with numbered lines, and what is known of the file; or ``error``, and files of similar names."""
     if wrong := _not_done(result):
-        return {**wrong, **kept(result.detail, "similar_files")}
+        return {**wrong, **kept(result.detail, "similar_files", "file_size", "is_binary", "is_image")}
     known = kept(result.detail, "total_lines", "file_size", "hint", "is_binary", "is_image", "similar_files")
     content = result.detail.get("content")
     if content is None:
@@ -45,8 +45,6 @@ def search_files(result: ToolResult, arguments: Mapping[str, Any]) -> Reply:
     reply = {key: value for key, value in result.detail.items() if value is not None}
     reply.setdefault("total_count", 0)
     reply.setdefault("truncated", result.truncated)
-    if not {"matches", "files", "counts"} & reply.keys() and result.output:
-        reply["matches_text"] = result.output
     return reply
 
 
