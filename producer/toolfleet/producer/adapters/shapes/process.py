@@ -6,7 +6,6 @@ from typing import Any
 from toolfleet.config.contract import Fault, Status, ToolResult
 from toolfleet.producer.adapters.shapes.common import Reply, degraded
 
-ACTIONS = ("list", "poll", "log", "wait", "kill", "write", "submit")
 #: Characters of a process's output that `poll` shows.
 PREVIEW = 1_000
 
@@ -17,7 +16,7 @@ def process(result: ToolResult, arguments: Mapping[str, Any]) -> Reply:
         return degraded(result)
     action = arguments.get("action")
     if result.status is Status.REJECTED:
-        return {"error": _refusal(result, action, arguments)}
+        return {"error": result.error}
     reply: Reply = {key: value for key, value in result.detail.items() if value is not None}
     if action == "list":
         reply.setdefault("processes", [])
@@ -26,19 +25,9 @@ def process(result: ToolResult, arguments: Mapping[str, Any]) -> Reply:
     elif action == "poll" and reply.get("status") != "not_found":
         reply.setdefault("output_preview", result.output[-PREVIEW:])
     if result.status is Status.TIMEOUT:
-        reply.setdefault("status", "timeout")
+        reply["status"] = "timeout"
     elif result.status is Status.CANCELLED:
         reply["status"] = "interrupted"
     if result.error and not reply.get("error"):
         reply["error"] = result.error
     return reply
-
-
-def _refusal(result: ToolResult, action: object, arguments: Mapping[str, Any]) -> str | None:
-    if result.detail.get("refusal") != "InvalidArguments":
-        return result.error
-    if action not in ACTIONS:
-        return f"Unknown process action: {action}. Use: {', '.join(ACTIONS)}"
-    if action != "list" and not arguments.get("session_id"):
-        return f"session_id is required for {action}"
-    return result.error
