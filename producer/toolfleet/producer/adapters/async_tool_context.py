@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar, cast
 
 from toolfleet.config.contract import Fault, new_id
-from toolfleet.config.errors import FleetError, InvalidCall
+from toolfleet.config.errors import FleetError, InvalidCall, TransferInterrupted
 from toolfleet.producer.adapters.rollouts import CleanupReport, Rollouts
 from toolfleet.producer.adapters.shapes import Reply, as_json, reply, reply_of_error
 from toolfleet.producer.adapters.shared import SHARED
@@ -155,6 +155,6 @@ class AsyncToolContext:
             return await work(moves), moves.error
 
         said, error = await rollouts.bridge.carry(run())
-        fault = Fault.INFRASTRUCTURE if isinstance(error, FleetError) else Fault.NONE
+        fault = Fault.INFRASTRUCTURE if isinstance(error, FleetError | TransferInterrupted) else Fault.NONE
         self.metrics = self.metrics.plus("error" if error else "ok", fault=fault)
         return said
