@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 from toolfleet.config.profile import Profile
 
 Operation = Literal[
-    "exec", "read", "write", "unpack", "get", "put", "commit", "drop", "list", "pack", "search", "patch", "lint"
-]
+    "exec", "spawn", "process", "shell",
+    "read", "write", "unpack", "get", "put", "commit", "drop", "list", "pack", "search", "patch", "lint",
+]  # fmt: skip
 
 Known = Literal["running", "finished", "unknown"]
 
@@ -110,6 +111,23 @@ class Request:
 
     ``get``, ``pack``, ``list``, ``search`` and ``patch`` take ``confined``: a path that leads out of the workdir, links
     followed, is refused, with ``outside`` beside the error.
+
+    Of what outlives its call:
+
+    * ``spawn``: a background process, which outlives its call: ``command``, ``cwd`` and ``env`` as for ``exec``,
+      ``pty`` (with ``rows`` and ``columns``), ``idle`` (a shell: it does not count while nothing runs in it). The
+      outcome comes at once; ``detail`` = what ``poll`` says. Its input stays open.
+    * ``process``: ``action`` and, but for ``list``, ``process`` (an id, or four or more of its first hexadecimal
+      digits). ``detail`` = ``{"process", "pid", "command", "cwd", "pty", "status" (running, exited), "age", "uptime"
+      (seconds), "log_start" (bytes dropped), "log_end", "exit_code" (at the end)}``, ``stdout`` = the last ``tail``
+      bytes of its output. ``list``: ``detail`` = ``{"processes": [the same, with "preview"]}``. ``poll``: no more.
+      ``log``: ``stdout`` = ``limit`` bytes from ``offset`` on; also ``{"offset", "next_offset"}``. ``wait``: until
+      its end, at most ``seconds``. ``kill``: with all its descendants; also ``{"survivors", "already_exited"}``.
+      ``write``: ``data`` (str), ``eof`` to close the input behind it; also ``{"written", "complete"}``. Without such
+      a process: exit code 1, ``error``, and ``detail`` = ``{"status": "not_found"}``.
+    * ``shell``: ``command`` in the persistent shell ``name``, one at a time. ``detail`` = ``{"shell", "began",
+      "state"}``: how the command found its shell (``kept``, ``new``, ``anew`` after a loss), and how it left it
+      (``kept``, ``restored`` to what it was before, ``lost``).
     """
 
     call_id: str

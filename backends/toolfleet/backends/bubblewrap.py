@@ -89,6 +89,7 @@ class BubblewrapBackend:
             attach="host",
             places=frozenset({self._place, saved} - {""}),
             snapshots_at=saved,
+            pty=True,
             notes=tuple(notes),
         )
 

@@ -83,6 +83,7 @@ class MorphBackend:
             attach="anywhere",
             places=frozenset({where}),
             snapshots_at=where,
+            pty=True,
             notes=_NOTES,
         )
 

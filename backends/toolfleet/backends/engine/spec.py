@@ -66,6 +66,7 @@ class Facts:
             },
             attach="host" if local else "anywhere",
             places=places,
+            pty=True,
             notes=tuple(_notes(self, local=local)),
         )
 

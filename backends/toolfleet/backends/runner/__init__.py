@@ -12,8 +12,16 @@ It imports nothing but the standard library, because it is copied into a bundle 
     seal        proof and integrity where commands can reach the socket or the relay
     server      connections: frames in, frames out, fencing
     supervisor  calls from start to outcome, deduplicated by id
+    processes   background processes: start, look at, wait for, write to, kill
+    background  one of them, with its log
+    shells      persistent shells by name
+    shell       one of them: one command after another, each told its end
+    children    who waits for the end of which process
     spawn       how a command or an applet becomes a process
     arguments   the arguments of a request, checked one by one
+    ends        pipes and terminals for it
+    streams     reading and writing of what outlives its call
+    rolling     the latest bytes of a log, by offset
     applets     read and write, run in a forked child
     files/      everything else that is done with files, in forked children as well
     archive     unpack, run in a forked child

@@ -69,6 +69,10 @@ class Call:
     deadline: Timer | None = None
     drain: Timer | None = None
     kill: TreeKill | None = None
+    on_stop: Callable[[], None] | None = None
+    """Ends it early where it has no process tree of its own to be killed."""
+    detail: Mapping[str, Any] | None = None
+    """What is known of its outcome's detail beforehand."""
 
     def __init__(self, call_id: str, kind: str, keep: int, waiter: Waiter) -> None:
         self.id = call_id

@@ -26,6 +26,8 @@ class Target:
     leader: int
     started: int
     """In ticks, as in `Process.start`."""
+    session: int = 0
+    """Where the leader is older than the call: its session, in which only what is younger belongs to the call."""
 
 
 def members(target: Target, leaders: frozenset[int], *, alone: bool) -> list[Process]:
@@ -33,24 +35,28 @@ def members(target: Target, leaders: frozenset[int], *, alone: bool) -> list[Pro
 
     Those of the leader's session; those that carry the call's mark in their first environment; orphans without any
     mark that are younger than the call, if it is ``alone`` (no other call runs that could own them); and every
-    descendant of these. ``leaders`` are the runner's own children, which are never somebody else's orphans.
+    descendant of these. ``leaders`` are the runner's own children and whoever else is known to be somebody's: they
+    are nobody else's.
 
     A process escapes only if it clears its environment, leaves the session and loses its parent *while another call
     runs*; it is still bound by the sandbox and ends with it.
     """
     alive = list(procfs.processes())
     runner = os.getpid()
-    found = {p.pid for p in alive if p.pid == target.leader or p.session == target.leader}
+    young = {p.pid for p in alive if p.start >= target.started} - leaders
+    kin = young if target.session else {p.pid for p in alive} - leaders
+    session = target.session or target.leader
+    found = {p.pid for p in alive if p.pid == target.leader or (p.session == session and p.pid in kin)}
     for process in alive:
         if process.pid in found or process.pid in leaders:
             continue
         mark = procfs.mark_of(process.pid)
-        orphan = mark is None and process.parent == runner and process.start >= target.started
+        orphan = mark is None and process.parent == runner and process.pid in young
         if mark == target.call_id or (alone and orphan):
             found.add(process.pid)
     grown = True
     while grown:
-        children = {p.pid for p in alive if p.parent in found} - found - leaders
+        children = {p.pid for p in alive if p.parent in found and p.pid in kin} - found
         found |= children
         grown = bool(children)
     return [p for p in alive if p.pid in found]

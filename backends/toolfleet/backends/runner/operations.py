@@ -7,14 +7,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from toolfleet.backends.runner import applets, archive, kernel, procfs
-from toolfleet.backends.runner.arguments import encode as _encode
-from toolfleet.backends.runner.arguments import mapping as _mapping
-from toolfleet.backends.runner.arguments import number as _number
-from toolfleet.backends.runner.arguments import text as _text
+from toolfleet.backends.runner.arguments import encode, mapping, number, text
 from toolfleet.backends.runner.config import Config
 from toolfleet.backends.runner.files import dispatch
 from toolfleet.backends.runner.files.staging import Stages
-from toolfleet.backends.runner.spawn import Applet, CannotStart, Child, Spawner
+from toolfleet.backends.runner.spawn import Applet, Attended, CannotStart, Child, Spawner
 
 _BASE_ENV = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -24,6 +21,11 @@ _BASE_ENV = {
 }
 
 _MARK = procfs.MARK.encode()
+_TERMINAL = b"xterm-256color"
+
+#: Size of a terminal when the request names none, and the largest one.
+ROWS, COLUMNS = 24, 80
+LARGEST = 1000
 
 #: Bytes of a file that `read` returns when the request names no number.
 DEFAULT_READ = 1024 * 1024
@@ -43,8 +45,12 @@ class Work(NamedTuple):
     """Unlinked file with the content that came along."""
 
 
-#: All operations, and whether content comes along.
-KINDS = {"exec": False, "read": False, "write": True, "unpack": True, **dispatch.KINDS}
+#: All that a request may ask for, and whether content comes along; `processes` and `shells` see to those of that name.
+KINDS = {
+    **dict.fromkeys(("exec", "spawn", "process", "shell", "read"), False),
+    **dict.fromkeys(("write", "unpack"), True),
+    **dispatch.KINDS,
+}
 
 
 def has_body(kind: str) -> bool:
@@ -76,14 +82,42 @@ class Starter:
             return self._on_files(work)
         return self._spawner.applet(self._applet(work))
 
+    def attended(self, work: Work) -> tuple[Attended, bytes, tuple[int, int] | None]:
+        """Start a command with an input; also returns its directory, and the size of its terminal if it has one.
+
+        Raises:
+            CannotStart: as `start`.
+        """
+        window = _window(work.args)
+        env = self._environment(work)
+        if window is not None and env[b"TERM"] == _BASE_ENV["TERM"].encode():
+            env[b"TERM"] = _TERMINAL
+        cwd = self._cwd(work.args)
+        command = text(work.args, "command").encode("utf-8", "surrogateescape")
+        return self._spawner.attended(command, cwd, env, window), cwd, window
+
+    def interpreter(self, mark: str, script: bytes, held: Mapping[int, int]) -> int:
+        """Start a shell that the runner talks to by the descriptors ``held``; its processes carry ``mark``.
+
+        Raises:
+            CannotStart: there is no bash, or no process to be had.
+        """
+        env = self._env | {_MARK: encode(mark, "a mark")}
+        return self._spawner.interpreter(script, self._workdir, env, held)
+
     def _command(self, work: Work) -> Child:
-        args = work.args
+        command = text(work.args, "command").encode("utf-8", "surrogateescape")
+        return self._spawner.command(command, self._cwd(work.args), self._environment(work))
+
+    def _environment(self, work: Work) -> dict[bytes, bytes]:
         env = self._env.copy()
-        if args.get("env"):
-            env |= _environment(_mapping(args, "env"))
-        env[_MARK] = _encode(work.call_id, "a call's id")
-        cwd = self._workdir if args.get("cwd") is None else self._path(_text(args, "cwd"))
-        return self._spawner.command(_text(args, "command").encode("utf-8", "surrogateescape"), cwd, env)
+        if work.args.get("env"):
+            env |= _environment(mapping(work.args, "env"))
+        env[_MARK] = encode(work.call_id, "a call's id")
+        return env
+
+    def _cwd(self, args: Mapping[str, Any]) -> bytes:
+        return self._workdir if args.get("cwd") is None else self._path(text(args, "cwd"))
 
     def _on_files(self, work: Work) -> Child:
         applet, used_up = self._files.applet(work.kind, work.args, work.spool)
@@ -96,17 +130,17 @@ class Starter:
     def _applet(self, work: Work) -> Applet:
         disk = self._config.disk
         name = "dest" if work.kind == "unpack" else "path"
-        path = self._path(_text(work.args, name))
+        path = self._path(text(work.args, name))
         if work.kind == "read":
-            offset = _number(work.args, "offset", 1) or 1
-            limit = _number(work.args, "limit", None)
+            offset = number(work.args, "offset", 1) or 1
+            limit = number(work.args, "limit", None)
             # What is read passes through the runner's memory, a few copies at a time.
-            most = min(_number(work.args, "max_bytes", DEFAULT_READ) or 0, MAX_READ, self._config.memory // 8)
+            most = min(number(work.args, "max_bytes", DEFAULT_READ) or 0, MAX_READ, self._config.memory // 8)
             return lambda out: applets.guarded(lambda: applets.read(out, path, offset, limit, most), path, disk)
         if work.spool is None:
             raise CannotStart(f"Cannot start an operation of the kind {work.kind!r}")
         if work.kind == "write":
-            job = functools.partial(applets.write, work.spool, path, _number(work.args, "mode", None))
+            job = functools.partial(applets.write, work.spool, path, number(work.args, "mode", None))
         else:
             job = functools.partial(archive.unpack, work.spool, path)
         return lambda _: applets.guarded(job, path, disk)
@@ -114,7 +148,7 @@ class Starter:
     def _path(self, path: str) -> bytes:
         if not path:
             raise CannotStart("The path is empty")
-        encoded = _encode(path, "a path")
+        encoded = encode(path, "a path")
         if encoded.startswith(b"/"):
             return encoded
         return os.path.join(self._workdir, encoded)
@@ -148,4 +182,14 @@ def _single_user() -> bool:
 
 
 def _environment(env: Mapping[str, str]) -> dict[bytes, bytes]:
-    return {_encode(k, "an environment variable"): _encode(v, "an environment variable") for k, v in env.items()}
+    return {encode(k, "an environment variable"): encode(v, "an environment variable") for k, v in env.items()}
+
+
+def _window(args: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Rows and columns of the terminal that is asked for, None when there is to be none."""
+    if args.get("pty") is not True:
+        return None
+    rows, columns = number(args, "rows", ROWS), number(args, "columns", COLUMNS)
+    if not rows or not columns or not (0 < rows <= LARGEST and 0 < columns <= LARGEST):
+        raise CannotStart(f"A terminal has 1 to {LARGEST} rows and columns")
+    return rows, columns

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from toolfleet.backends.runner import applets, frames, procfs, spool
+from toolfleet.backends.runner import applets, frames, spool
 from toolfleet.backends.runner.calls import Finished
 from toolfleet.backends.runner.frames import Decoder, FrameError, Header
 from toolfleet.backends.runner.operations import KINDS, Work, has_body
@@ -249,7 +249,7 @@ class Server:
 
     def _ping(self, connection: Connection, header: Header, _: bytes) -> None:
         self.expire_in(_seconds(header["ttl"]))
-        connection.send({"rid": header["rid"], "processes": procfs.count()})
+        connection.send({"rid": header["rid"], "processes": self._supervisor.count()})
 
     # -- run ------------------------------------------------------------------------------------------------------
 

@@ -4,10 +4,12 @@ import json
 import os
 import resource
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from toolfleet.backends.runner import ends
 from toolfleet.backends.runner.config import Config
+from toolfleet.backends.runner.ends import Outputs, Sides, lifted
 
 #: Processes that the runner may start beyond the limit of the commands, so that it can always act.
 HEADROOM = 16
@@ -18,6 +20,9 @@ MAX_ARGUMENT = 131_071
 #: stands, and sets it nevertheless: twice the system calls.
 _SIGNALS = sorted(signal.valid_signals())
 _SHELLS = (("/usr/bin/bash", b"bash"), ("/bin/bash", b"bash"), ("/bin/sh", b"sh"), ("/usr/bin/sh", b"sh"))
+
+_Action = tuple[Any, ...]
+"""One of the file actions of ``posix_spawn``."""
 
 Applet = Callable[[int], Mapping[str, Any]]
 """Writes its data to a descriptor and returns its detail; an error sentence under the key ``error``."""
@@ -33,6 +38,15 @@ class Child(NamedTuple):
     pid: int
     stdout: int
     stderr: int
+
+
+class Attended(NamedTuple):
+    """A started process with an input; our ends do not block."""
+
+    pid: int
+    input: int
+    output: int
+    """Both of its streams."""
 
 
 class Spawner:
@@ -61,22 +75,83 @@ class Spawner:
             CannotStart: it never ran.
         """
         _check_argument(command)
+        pipes = self._outputs("a command")
+        try:
+            actions = _redirected({0: self._null, 1: pipes.their_out, 2: pipes.their_err})
+            pid = self._by_shell(command, cwd, env, actions)
+        except BaseException:
+            os.close(pipes.out)
+            os.close(pipes.err)
+            raise
+        finally:
+            os.close(pipes.their_out)
+            os.close(pipes.their_err)
+        return Child(pid, pipes.out, pipes.err)
+
+    def attended(
+        self, command: bytes, cwd: bytes, env: Mapping[bytes, bytes], window: tuple[int, int] | None
+    ) -> Attended:
+        """Start ``command`` with an input of its own, and one stream for all that it prints.
+
+        With a ``window`` (rows, columns) both are a terminal.
+
+        Raises:
+            CannotStart: it never ran.
+        """
+        _check_argument(command)
+        sides = _sides(window)
+        try:
+            if window is None:
+                actions = _redirected({0: sides.their_input, 1: sides.their_output, 2: sides.their_output})
+            else:
+                # Opened anew in the child, which leads a session by then: so the terminal becomes its own.
+                path = f"/proc/self/fd/{sides.their_input}"
+                actions = ((os.POSIX_SPAWN_OPEN, 0, path, os.O_RDWR, 0), *_redirected({1: 0, 2: 0}))
+            pid = self._by_shell(command, cwd, env, actions)
+        except BaseException:
+            os.close(sides.input)
+            os.close(sides.output)
+            raise
+        finally:
+            for fd in {sides.their_input, sides.their_output}:
+                os.close(fd)
+        return Attended(pid, sides.input, sides.output)
+
+    def interpreter(self, script: bytes, cwd: bytes, env: Mapping[bytes, bytes], held: Mapping[int, int]) -> int:
+        """Start bash with a script of the runner's own, which finds the descriptors ``held`` under these numbers.
+
+        Raises:
+            CannotStart: it never ran.
+        """
+        self._shell = _find_shell()
+        if self._shell is None or self._shell[1] != b"bash":
+            raise CannotStart("A persistent shell needs bash, which the sandbox does not have")
+        sink = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            with lifted({0: self._null, 1: sink, 2: sink, **held}) as copies:
+                return self._by_shell(script, cwd, env, _redirected(copies))
+        except OSError as error:
+            raise CannotStart(f"Cannot start a shell: {_reason(error)}") from error
+        finally:
+            os.close(sink)
+
+    def _by_shell(self, command: bytes, cwd: bytes, env: Mapping[bytes, bytes], actions: Sequence[_Action]) -> int:
         if cwd == b"/":  # where the runner always is
-            return self._by_shell(command, env)
+            return self._by_found_shell(command, env, actions)
         try:
             os.chdir(cwd)
         except (OSError, ValueError) as error:
             raise CannotStart(f"Cannot start in {cwd.decode(errors='backslashreplace')}: {_reason(error)}") from error
         try:
-            return self._by_shell(command, env)
+            return self._by_found_shell(command, env, actions)
         finally:
             os.chdir("/")
 
-    def _by_shell(self, command: bytes, env: Mapping[bytes, bytes]) -> Child:
+    def _by_found_shell(self, command: bytes, env: Mapping[bytes, bytes], actions: Sequence[_Action]) -> int:
         shell = self._shell
         try:
             if shell is not None:
-                return self._spawn(shell, command, env)
+                return self._spawn(shell, command, env, actions)
         except FileNotFoundError as error:
             if _find_shell() == shell:  # it is there, but not its loader
                 raise CannotStart(f"Cannot start a command: {_reason(error)}") from error
@@ -84,36 +159,27 @@ class Spawner:
         if shell is None:
             raise CannotStart("Cannot start a command: the sandbox has no shell (bash or sh)")
         try:
-            return self._spawn(shell, command, env)
+            return self._spawn(shell, command, env, actions)
         except FileNotFoundError as error:
             raise CannotStart(f"Cannot start a command: {_reason(error)}") from error
 
-    def _spawn(self, shell: tuple[str, bytes], command: bytes, env: Mapping[bytes, bytes]) -> Child:
+    def _spawn(
+        self, shell: tuple[str, bytes], command: bytes, env: Mapping[bytes, bytes], actions: Sequence[_Action]
+    ) -> int:
         """Start it; FileNotFoundError passes through, for it may mean that another shell is to be tried."""
-        pipes = _pipes()
         try:
-            actions = (
-                (os.POSIX_SPAWN_DUP2, self._null, 0),
-                (os.POSIX_SPAWN_DUP2, pipes[1], 1),
-                (os.POSIX_SPAWN_DUP2, pipes[3], 2),
-            )
             argv = (shell[1], b"-c", command)
             # A shell that is not told which one it is looks its user up at every start.
             env = {b"SHELL": shell[0].encode(), **env}
             pid = os.posix_spawn(
                 shell[0], argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_SIGNALS
             )
-        except BaseException as error:
-            os.close(pipes[0])
-            os.close(pipes[2])
-            if isinstance(error, (OSError, ValueError)) and not isinstance(error, FileNotFoundError):
-                raise CannotStart(f"Cannot start a command: {self._why(error)}") from error
+        except FileNotFoundError:
             raise
-        finally:
-            os.close(pipes[1])
-            os.close(pipes[3])
+        except (OSError, ValueError) as error:
+            raise CannotStart(f"Cannot start a command: {self._why(error)}") from error
         self._restrain(pid)
-        return Child(pid, pipes[0], pipes[2])
+        return pid
 
     def applet(self, applet: Applet) -> Child:
         """Run ``applet`` in a forked child: a path that hangs must not hang the runner.
@@ -123,24 +189,30 @@ class Spawner:
         Raises:
             CannotStart: it never ran.
         """
-        pipes = _pipes()
+        pipes = self._outputs("a file operation")
         try:
             resource.setrlimit(resource.RLIMIT_NPROC, (self._runner, self._runner))
             try:
                 pid = os.fork()
                 if pid == 0:
-                    _run_applet(applet, pipes[1], pipes[3])
+                    _run_applet(applet, pipes.their_out, pipes.their_err)
             finally:  # not reached by the child, whose limits may have been lowered by now
                 resource.setrlimit(resource.RLIMIT_NPROC, (self._commands, self._runner))
         except OSError as error:
-            os.close(pipes[0])
-            os.close(pipes[2])
+            os.close(pipes.out)
+            os.close(pipes.err)
             raise CannotStart(f"Cannot start a file operation: {self._why(error)}") from error
         finally:
-            os.close(pipes[1])
-            os.close(pipes[3])
+            os.close(pipes.their_out)
+            os.close(pipes.their_err)
         self._restrain(pid)
-        return Child(pid, pipes[0], pipes[2])
+        return Child(pid, pipes.out, pipes.err)
+
+    def _outputs(self, what: str) -> Outputs:
+        try:
+            return ends.outputs()
+        except OSError as error:
+            raise CannotStart(f"Cannot start {what}: {_reason(error)}") from error
 
     def _restrain(self, pid: int) -> None:
         try:
@@ -187,21 +259,17 @@ def _reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
-def _pipes() -> tuple[int, int, int, int]:
-    """Two pipes, as (read, write, read, write); reading does not block."""
+def _sides(window: tuple[int, int] | None) -> Sides:
+    what = "a command" if window is None else "a terminal"
     try:
-        out, theirs_out = os.pipe2(os.O_CLOEXEC)
-        try:
-            err, theirs_err = os.pipe2(os.O_CLOEXEC)
-        except OSError:
-            os.close(out)
-            os.close(theirs_out)
-            raise
+        return ends.pipes() if window is None else ends.terminal(*window)
     except OSError as error:
-        raise CannotStart(f"Cannot start a command: {_reason(error)}") from error
-    os.set_blocking(out, False)
-    os.set_blocking(err, False)
-    return out, theirs_out, err, theirs_err
+        raise CannotStart(f"Cannot start {what}: {_reason(error)}") from error
+
+
+def _redirected(descriptors: Mapping[int, int]) -> tuple[_Action, ...]:
+    """What a child does to find descriptors under other numbers."""
+    return tuple((os.POSIX_SPAWN_DUP2, mine, theirs) for theirs, mine in descriptors.items())
 
 
 def _run_applet(applet: Applet, out: int, err: int) -> None:

@@ -1,19 +1,23 @@
-"""Calls from start to outcome, each at most once."""
+"""Calls from start to outcome, each at most once, whatever they are about."""
 
 import contextlib
 import json
 import os
 import signal
+from collections.abc import Callable
 from functools import partial
 
 from toolfleet.backends.runner import calls, killer, procfs
 from toolfleet.backends.runner.calls import Call, Finished, Outcomes, Waiter, outcome
+from toolfleet.backends.runner.children import Children
 from toolfleet.backends.runner.config import Config
 from toolfleet.backends.runner.files.staging import Stages
 from toolfleet.backends.runner.memory import Monitor, OomCounter, out_of_memory
 from toolfleet.backends.runner.operations import Starter, Work
+from toolfleet.backends.runner.processes import Processes
 from toolfleet.backends.runner.procfs import Process
 from toolfleet.backends.runner.reactor import READ, Reactor
+from toolfleet.backends.runner.shells import Shells
 from toolfleet.backends.runner.spawn import CannotStart, Child, Spawner
 
 #: After its direct child has ended, a call waits this long for those who still hold its streams.
@@ -30,19 +34,25 @@ _UNCUT = 256 * 1024 * 1024
 
 
 class Supervisor:
-    """Starts, watches, ends and remembers calls; the only one who reaps children."""
+    """Starts, watches, ends and remembers calls."""
 
     def __init__(self, reactor: Reactor, config: Config, oom: OomCounter | None, spool: int) -> None:
         self._reactor = reactor
         self._config = config
         self._starter = Starter(config, Spawner(config), Stages(reactor, spool))
+        self._children = Children(reactor)
         self._running: dict[str, Call] = {}
-        self._leaders: dict[int, Call] = {}
         self._outcomes = Outcomes()
         self._oom = oom
         most = config.pids if config.count else None
         self._monitor = Monitor(reactor, config.memory, most, self._killed_by_monitor) if config.monitor else None
-        reactor.on_child(self.reap)
+        self._processes = Processes(reactor, self._children, self._starter, self._complete)
+        self._shells = Shells(reactor, self._children, self._starter, config, self._complete)
+        self._attended: dict[str, Callable[[Call, Work], None]] = {
+            "spawn": self._processes.spawn,
+            "process": self._processes.act,
+            "shell": self._shells.run,
+        }
 
     # -- what the server asks for ---------------------------------------------------------------------------------
 
@@ -67,14 +77,16 @@ class Supervisor:
         call = Call(work.call_id, work.kind, self._config.keep if work.kind == "exec" else _UNCUT, waiter)
         if self._oom is not None:
             call.oom_mark = self._oom.mark()
-        try:
-            child = self._starter.start(work)
-        except CannotStart as error:
-            self._answer(call, outcome(calls.NOT_STARTED, error=str(error)))
-            return
         self._running[work.call_id] = call
-        self._watch(call, child)
         call.deadline = self._reactor.after(work.timeout, partial(self._expire, call))
+        try:
+            if (attend := self._attended.get(work.kind)) is not None:
+                attend(call, work)
+            else:
+                self._watch(call, self._starter.start(work))
+        except CannotStart as error:
+            self._complete(call, outcome(calls.NOT_STARTED, error=str(error)))
+            return
         if self._monitor is not None:
             self._monitor.start()
 
@@ -89,20 +101,21 @@ class Supervisor:
             return False
         if call.kill is None:
             call.cancelled = True
-            self._kill(call)
+            self._stop(call)
         return True
 
-    @property
-    def running(self) -> int:
-        """Calls that run now."""
-        return len(self._running)
+    def count(self) -> int:
+        """How many processes there are in the sandbox, but for the runner and shells that wait for something to do."""
+        return max(0, procfs.count() - self._shells.idle - self._processes.idle)
 
     # -- streams --------------------------------------------------------------------------------------------------
 
     def _watch(self, call: Call, child: Child) -> None:
         pid, stdout, stderr = child
         call.pid = pid
-        self._leaders[pid] = call
+        self._children.watch(pid, call, partial(self._leader_ended, call))
+        if call.kind == "exec":
+            self._children.join(call)
         call.pipes = {stdout: call.out, stderr: call.err}
         self._reactor.watch(stdout, READ, partial(self._readable, call, stdout))
         self._reactor.watch(stderr, READ, partial(self._readable, call, stderr))
@@ -151,22 +164,8 @@ class Supervisor:
 
     # -- ends -----------------------------------------------------------------------------------------------------
 
-    def reap(self) -> None:
-        """Collect every child that has ended, orphans included."""
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            call = self._leaders.pop(pid, None)
-            if call is not None:
-                code = os.waitstatus_to_exitcode(status)
-                call.status = code if code >= 0 else 128 - code
-                self._leader_ended(call)
-
-    def _leader_ended(self, call: Call) -> None:
+    def _leader_ended(self, call: Call, code: int) -> None:
+        call.status = code
         if call.deadline is not None and call.kill is None:
             call.deadline.cancel()
         self._empty(call)
@@ -180,25 +179,26 @@ class Supervisor:
     def _expire(self, call: Call) -> None:
         if call.id in self._running and call.kill is None:
             call.timed_out = True
-            self._kill(call)
+            self._stop(call)
 
-    def _kill(self, call: Call) -> None:
+    def _stop(self, call: Call) -> None:
+        if call.kind in self._attended:
+            if call.on_stop is not None:
+                call.on_stop()
+            return
+
         def find() -> list[Process]:
-            others = frozenset(self._leaders) - {call.pid}
-            alone = all(c is call or c.kind != "exec" for c in self._running.values())
-            return killer.members(call.target, others, alone=alone)
+            return killer.members(call.target, self._children.others(call.pid), alone=self._children.alone(call))
 
         def done() -> None:
-            self.reap()
+            self._children.reap()
             self._finish(call)
 
         call.kill = killer.TreeKill(self._reactor, find, self._config.grace, done)
 
     def _finish(self, call: Call) -> None:
-        if self._running.pop(call.id, None) is None:
+        if call.id not in self._running:
             return
-        if call.deadline is not None:
-            call.deadline.cancel()
         if call.drain is not None:
             call.drain.cancel()
         if call.pipes:
@@ -206,7 +206,15 @@ class Supervisor:
             for fd in call.pipes:
                 self._void(fd)
             call.pipes.clear()
-        self._answer(call, self._conclude(call))
+        self._complete(call, self._conclude(call))
+
+    def _complete(self, call: Call, finished: Finished) -> None:
+        if self._running.pop(call.id, None) is None:
+            return
+        if call.deadline is not None:
+            call.deadline.cancel()
+        self._children.leave(call)
+        self._answer(call, finished)
 
     def _conclude(self, call: Call) -> Finished:
         code = calls.KILLED if call.status is None else call.status
@@ -241,9 +249,9 @@ class Supervisor:
         return out_of_memory(self._config.memory)
 
     def _killed_by_monitor(self, process: Process, why: str) -> None:
-        call = self._leaders.get(process.session) or self._running.get(procfs.mark_of(process.pid) or "")
-        if call is not None:
-            call.killed_for = why
+        owner = self._children.owner(process.session) or self._running.get(procfs.mark_of(process.pid) or "")
+        if owner is not None:
+            owner.killed_for = why
 
     def _answer(self, call: Call, finished: Finished) -> None:
         self._outcomes.add(call.id, finished)
@@ -257,7 +265,7 @@ class Supervisor:
                 os.kill(-1, signal.SIGKILL)
             return
         for _ in range(_ROUNDS):
-            self.reap()
+            self._children.reap()
             alive = list(procfs.processes())
             for process in alive:  # stopped first, lest one forks while another is killed
                 killer.signal_process(process, signal.SIGSTOP)
