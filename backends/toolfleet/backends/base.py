@@ -75,7 +75,7 @@ class Request:
     ``args`` by operation (strings are UTF-8, paths absolute or relative to the profile's workdir):
 
     * ``exec``: ``command`` (str, run by ``bash -c``, or ``sh -c`` where there is no bash), optional ``cwd`` (str)
-      and ``env`` (dict added to the profile's).
+      and ``env`` (dict added to the profile's), ``pty`` (with ``rows`` and ``columns``): on a terminal without input.
     * ``read``: ``path``, ``offset`` (first line, from 1), ``limit`` (lines), ``max_bytes``. Outcome: ``stdout`` holds
       the raw bytes of those lines; ``detail`` = ``{"size", "total_lines" (None when not counted to the end),
       "next_offset" (None at the end)}``.
@@ -121,8 +121,10 @@ class Request:
       digits). ``detail`` = ``{"process", "pid", "command", "cwd", "pty", "status" (running, exited), "age", "uptime"
       (seconds), "log_start" (bytes dropped), "log_end", "exit_code" (at the end)}``, ``stdout`` = the last ``tail``
       bytes of its output. ``list``: ``detail`` = ``{"processes": [the same, with "preview"]}``. ``poll``: no more.
-      ``log``: ``stdout`` = ``limit`` bytes from ``offset`` on; also ``{"offset", "next_offset"}``. ``wait``: until
-      its end, at most ``seconds``. ``kill``: with all its descendants; also ``{"survivors", "already_exited"}``.
+      ``log``: ``stdout`` = ``limit`` bytes from ``offset`` on, or, with ``resume``, from where the last such look
+      stopped; also ``{"offset", "next_offset", "moments"}``: [offset, seconds since the start] of what a terminal
+      printed. ``wait``: until its end, at most ``seconds``. ``settle``: until a shell on a terminal rests, at most
+      ``seconds``; also ``{"settled"}``. ``kill``: with all its descendants; also ``{"survivors", "already_exited"}``.
       ``write``: ``data`` (str), ``eof`` to close the input behind it; also ``{"written", "complete"}``. Without such
       a process: exit code 1, ``error``, and ``detail`` = ``{"status": "not_found"}``.
     * ``shell``: ``command`` in the persistent shell ``name``, one at a time. ``detail`` = ``{"shell", "began",

@@ -101,6 +101,10 @@ class SyncTrajectory:
         """See `Trajectory.terminal`."""
         return self._fleet._wait(self._trajectory.terminal(command, **options))
 
+    def process(self, action: str, session_id: str | None = None, **options: Any) -> ToolResult:
+        """See `Trajectory.process`."""
+        return self._fleet._wait(self._trajectory.process(action, session_id, **options))
+
     def read_file(self, path: str, **options: Any) -> ToolResult:
         """See `Trajectory.read_file`."""
         return self._fleet._wait(self._trajectory.read_file(path, **options))

@@ -104,12 +104,29 @@ class Trajectory:
             raise InvalidCall(f"this call cannot be made: {wrong}") from None
         return await self._fleet.execute(self, call)
 
-    async def terminal(self, command: str, *, timeout: float | None = None, workdir: str | None = None) -> ToolResult:
-        """Run a shell command; ``workdir`` is where it starts."""
+    async def terminal(
+        self,
+        command: str,
+        *,
+        timeout: float | None = None,
+        workdir: str | None = None,
+        background: bool = False,
+        pty: bool = False,
+    ) -> ToolResult:
+        """Run a shell command; ``workdir`` is where it starts, ``pty`` gives it a terminal.
+
+        With ``background`` it comes back at once; ``detail["session_id"]`` is what `process` wants to know.
+        """
         arguments: dict[str, Any] = {"command": command}
         if workdir is not None:
             arguments["workdir"] = workdir
+        arguments |= {name: True for name, wanted in (("background", background), ("pty", pty)) if wanted}
         return await self.call("terminal", arguments, timeout=timeout)
+
+    async def process(self, action: str, session_id: str | None = None, **options: Any) -> ToolResult:
+        """Look after a background process: list, poll, log, wait, kill, write or submit; see the tool's arguments."""
+        arguments = options if session_id is None else {"session_id": session_id, **options}
+        return await self.call("process", {"action": action, **arguments})
 
     async def read_file(self, path: str, *, offset: int = 1, limit: int = 500) -> ToolResult:
         """Read ``limit`` lines of a text file from line ``offset`` (from 1) on."""

@@ -30,7 +30,8 @@ class TestRegistry:
     def test_an_unknown_tool_is_answered_with_the_nearest_and_with_all(self) -> None:
         with pytest.raises(UnknownTool) as caught:
             TOOLS.get("terminl")
-        message = "unknown tool 'terminl'; available: read_file, terminal, write_file. Did you mean 'terminal'?"
+        available = "process, read_file, terminal, terminal_stateful, tmux, write_file"
+        message = f"unknown tool 'terminl'; available: {available}. Did you mean 'terminal'?"
         assert str(caught.value) == message
 
     def test_a_name_near_to_nothing_gets_no_suggestion(self) -> None:

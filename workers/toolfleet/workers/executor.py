@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 from tenacity import RetryCallState
@@ -31,7 +32,7 @@ from toolfleet.workers.run import Dropped, Ended, Run
 from toolfleet.workers.saving import NotWanted, Saver
 from toolfleet.workers.tenancy import HeldElsewhere, Tenancy
 from toolfleet.workers.text import NOTHING, decode_streams, fit_output
-from toolfleet.workers.tools import Seen, ToolRegistry, plainly
+from toolfleet.workers.tools import Plan, Seen, ToolRegistry, advance, plainly
 
 log = logging.getLogger(__name__)
 
@@ -203,7 +204,7 @@ class Executor:
             run.ran += outcome.ran
             if outcome.timed_out or outcome.cancelled or outcome.detail.get("forgotten"):
                 return
-            self._advance(run)
+            await self._advance(run)
 
     def classify(self, run: Run) -> ToolResult:
         """Turn the runner's outcome into a result. Nothing that a command printed takes part in the status."""
@@ -299,15 +300,17 @@ class Executor:
             executed: Literal["no", "unknown"] = "no" if first and not error.sent else "unknown"
             raise Ended(self._lost(run, str(error), executed=executed)) from None
 
-    def _advance(self, run: Run) -> None:
+    async def _advance(self, run: Run) -> None:
         """Let the tool see the outcome, and learn its next request or what it says in the end."""
         if run.steps is None or run.outcome is None:
             raise AssertionError("decode and a request come first")
         stdout, stderr = run.streams
-        try:
-            run.ask(run.steps.send(Seen(run.outcome, stdout.text, stderr.text)))
-        except StopIteration as end:
-            run.shown = end.value
+        go_on = partial(advance, run.steps, Seen(run.outcome, stdout.text, stderr.text))
+        said = await asyncio.to_thread(go_on) if self._tools.get(run.require().name, hidden=True).slow else go_on()
+        if isinstance(said, Plan):
+            run.ask(said)
+        else:
+            run.shown = said
 
     async def _forgotten(self, run: Run) -> bool:
         """Whether Redis has lost the result of a call that ran here, so that its producer sent it once more.

@@ -163,6 +163,36 @@ async def _runs_twice(box: Box, mark: str) -> bool:
 
 
 @check
+async def a_command_can_have_a_terminal_without_input(rig: Rig) -> None:
+    """Both of its streams are the terminal; reading from it finds the end."""
+    box = await rig.box()
+    outcome = await box.sh("test -t 0 && test -t 1 && test -t 2; echo $?; cat; echo err >&2; exit 3", pty=True)
+    assert (outcome.stdout, outcome.stderr, outcome.exit_code) == (b"0\r\nerr\r\n", b"", 3)
+    outcome = await box.sh("echo begun; sleep 5110", 0.5, pty=True)
+    assert (outcome.stdout, outcome.exit_code) == (b"begun\r\n", 124)
+
+
+@check
+async def a_shell_on_a_terminal_is_told_when_it_rests(rig: Rig) -> None:
+    """After the command that it was given, not before; a log is read on from where the last look stopped."""
+    box = await rig.box()
+    shell = await spawn(box, "exec env PS1='ready> ' bash --norc -i", pty=True, idle=True)
+    assert (await act(box, "settle", shell, seconds=15)).detail["settled"]
+    first = await act(box, "log", shell, resume=True)
+    assert first.stdout.endswith(b"ready> ")
+    await act(box, "write", shell, data="sleep 1; echo do''ne\n")
+    assert (await act(box, "settle", shell, seconds=15)).detail["settled"]
+    second = await act(box, "log", shell, resume=True)
+    assert second.detail["offset"] == first.detail["next_offset"]
+    assert b"done\r\n" in second.stdout
+    offsets = [offset for offset, _ in second.detail["moments"]]
+    assert offsets[0] == second.detail["offset"]
+    assert offsets == sorted(offsets)
+    await act(box, "write", shell, data="sleep 5111\n")
+    assert not (await act(box, "settle", shell, seconds=0.5)).detail["settled"]
+
+
+@check
 async def a_kill_ends_the_whole_tree_of_a_background_process(rig: Rig) -> None:
     """TERM, then KILL, until nothing is left of it; other processes and calls are spared."""
     box = await rig.box()

@@ -1,5 +1,8 @@
 """One background process: what it prints, what it is told, how it ends."""
 
+import contextlib
+import os
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +19,8 @@ from toolfleet.backends.runner.streams import Reader, Writer
 KEEP = 200_000
 #: Seconds between TERM and KILL.
 GRACE = 2.0
+#: How many moments are kept at which something was printed on a terminal.
+MOMENTS = 2000
 #: Characters of its command that a description repeats.
 SHOWN = 1000
 
@@ -46,9 +51,14 @@ class Background:
         self.about = about
         """``command``, ``cwd``, ``pty``, and whether it is but a shell that waits for input (``idle``)."""
         self.log = Rolling(KEEP)
+        self.moments: deque[tuple[int, float]] = deque(maxlen=MOMENTS)
+        """At which offset of a terminal's log was what printed, by seconds since the start."""
+        self.seen = 0
+        """Up to which offset the log has been read by those who go on where the last one stopped."""
         self.began = began
         self.input = Writer(reactor, child.input)
-        self._output = Reader(reactor, child.output, self.log.feed)
+        self._output = Reader(reactor, child.output, self._printed)
+        self._terminal = child.output if about["pty"] else None
         self._reactor = reactor
         self._children = children
         self._target = Target(call_id, child.pid, int(began * procfs.TICKS))
@@ -62,6 +72,13 @@ class Background:
     def running(self) -> bool:
         """Its first process has not ended."""
         return self.status is None
+
+    @property
+    def at_rest(self) -> bool:
+        """Its terminal belongs to nobody but itself: a shell there has no command in the foreground."""
+        with contextlib.suppress(OSError):
+            return self._terminal is None or not self._output.open or os.tcgetpgrp(self._terminal) in (0, self.pid)
+        return True
 
     @property
     def age(self) -> float:
@@ -115,6 +132,11 @@ class Background:
         """Let go of its streams; whatever of it still runs is bound by the sandbox."""
         self.input.close()
         self._output.close()
+
+    def _printed(self, data: bytes) -> None:
+        if self._terminal is not None:
+            self.moments.append((self.log.end, self.age))
+        self.log.feed(data)
 
     def _members(self) -> list[procfs.Process]:
         # Its orphans can be told from those of others only as long as no other command has begun after it.

@@ -22,6 +22,8 @@ _BASE_ENV = {
 
 _MARK = procfs.MARK.encode()
 _TERMINAL = b"xterm-256color"
+#: What a terminal takes for the end of input, at the start of a line: Control-D.
+END_OF_INPUT = b"\x04"
 
 #: Size of a terminal when the request names none, and the largest one.
 ROWS, COLUMNS = 24, 80
@@ -106,6 +108,12 @@ class Starter:
         return self._spawner.interpreter(script, self._workdir, env, held)
 
     def _command(self, work: Work) -> Child:
+        if work.args.get("pty") is True:
+            child, _, _ = self.attended(work)
+            with contextlib.suppress(OSError):
+                os.write(child.input, END_OF_INPUT)
+            os.close(child.input)
+            return Child(child.pid, child.output, None)
         command = text(work.args, "command").encode("utf-8", "surrogateescape")
         return self._spawner.command(command, self._cwd(work.args), self._environment(work))
 

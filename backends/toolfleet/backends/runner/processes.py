@@ -9,7 +9,7 @@ from toolfleet.backends.runner.arguments import number, text
 from toolfleet.backends.runner.background import PREFIX, SHOWN, Background
 from toolfleet.backends.runner.calls import Call, Finished, outcome
 from toolfleet.backends.runner.children import Children
-from toolfleet.backends.runner.operations import Starter, Work
+from toolfleet.backends.runner.operations import END_OF_INPUT, Starter, Work
 from toolfleet.backends.runner.reactor import Reactor
 from toolfleet.backends.runner.spawn import CannotStart
 from toolfleet.backends.runner.streams import Writing
@@ -24,6 +24,8 @@ PREVIEW = 200
 MOST = 200_000
 #: The longest input of one `write`, in bytes.
 LONGEST_INPUT = 1024 * 1024
+#: `settle` looks so often, in seconds; after so many looks without a change a terminal has settled.
+_LOOK, _QUIET = 0.02, 6
 
 Answer = Callable[[Call, Finished], None]
 
@@ -45,6 +47,7 @@ class Processes:
             "poll": self._poll,
             "log": self._log,
             "wait": self._wait,
+            "settle": self._settle,
             "kill": self._kill,
             "write": self._write,
         }
@@ -69,6 +72,8 @@ class Processes:
             "pty": window is not None,
             "idle": work.args.get("idle") is True,
         }
+        if window is not None:
+            about |= {"rows": window[0], "columns": window[1]}
         process = Background(self._reactor, self._children, work.call_id, about, began, child)
         self._tracked[process.id] = process
         self._answer(call, outcome(0, ran=call.ran, detail=process.describe()))
@@ -111,15 +116,18 @@ class Processes:
 
     def _log(self, call: Call, process: Background, args: Mapping[str, Any]) -> None:
         about = process.describe()
-        offset = number(args, "offset", process.log.start) or 0
+        resume = args.get("resume") is True
+        offset = number(args, "offset", process.seen if resume else process.log.start) or 0
         first, data = process.log.read(max(0, offset), _size(args, "limit", MOST))
-        about |= {"offset": first, "next_offset": first + len(data)}
+        behind = first + len(data)
+        if resume:
+            process.seen = behind
+        moments = [moment for moment in process.moments if first <= moment[0] < behind]
+        about |= {"offset": first, "next_offset": behind, "moments": moments}
         self._answer(call, outcome(0, stdout=(data, len(data), 0), ran=call.ran, detail=about))
 
     def _wait(self, call: Call, process: Background, args: Mapping[str, Any]) -> None:
-        seconds = args.get("seconds", 0)
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 1e7:
-            raise CannotStart("The argument 'seconds' must be a number of seconds")
+        seconds = _seconds(args)
 
         def finish() -> None:
             call.on_stop = None
@@ -134,15 +142,34 @@ class Processes:
         else:
             finish()
 
+    def _settle(self, call: Call, process: Background, args: Mapping[str, Any]) -> None:
+        """Wait until a shell on a terminal has done what it was told: it rests, and has printed nothing for a while."""
+        until = procfs.now() + _seconds(args)
+        quiet, printed = 0, -1
+
+        def look() -> None:
+            nonlocal quiet, printed
+            if call.on_stop is None:  # stopped while the next look was already due
+                return
+            quiet = quiet + 1 if process.at_rest and process.log.end == printed else 0
+            printed = process.log.end
+            settled = quiet >= _QUIET or not process.running
+            if settled or call.timed_out or call.cancelled or procfs.now() >= until:
+                call.on_stop = None
+                self._reply(call, process, args, {"settled": settled})
+            else:
+                self._reactor.after(_LOOK, look)
+
+        call.on_stop = look
+        self._reactor.after(_LOOK, look)
+
     def _kill(self, call: Call, process: Background, args: Mapping[str, Any]) -> None:
         over = not process.running
 
         def done(survivors: list[int]) -> None:
-            if call.on_stop is not None:
-                call.on_stop = None
-                self._reply(call, process, args, {"survivors": survivors, "already_exited": over})
+            self._reply(call, process, args, {"survivors": survivors, "already_exited": over})
 
-        call.on_stop = lambda: done(process.members())
+        # Nothing stops it: it is over in a few seconds, and half a kill would be of no use to anybody.
         process.kill(done)
 
     def _write(self, call: Call, process: Background, args: Mapping[str, Any]) -> None:
@@ -154,7 +181,7 @@ class Processes:
             return
         eof = args.get("eof") is True
         if eof and process.about["pty"]:
-            data += b"\x04"  # what a terminal takes for the end of input, at the start of a line
+            data += END_OF_INPUT
 
         def done(writing: Writing) -> None:
             call.on_stop = None
@@ -197,6 +224,13 @@ class Processes:
 def _size(args: Mapping[str, Any], name: str, default: int) -> int:
     wanted = number(args, name, default)
     return min(max(default if wanted is None else wanted, 0), MOST)
+
+
+def _seconds(args: Mapping[str, Any]) -> float:
+    seconds = args.get("seconds", 0)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 1e7:
+        raise CannotStart("The argument 'seconds' must be a number of seconds")
+    return float(seconds)
 
 
 def _lossy(data: bytes) -> str:

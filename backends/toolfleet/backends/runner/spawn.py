@@ -37,7 +37,8 @@ class Child(NamedTuple):
 
     pid: int
     stdout: int
-    stderr: int
+    stderr: int | None
+    """None where a terminal takes both."""
 
 
 class Attended(NamedTuple):

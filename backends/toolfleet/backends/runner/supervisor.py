@@ -116,9 +116,9 @@ class Supervisor:
         self._children.watch(pid, call, partial(self._leader_ended, call))
         if call.kind == "exec":
             self._children.join(call)
-        call.pipes = {stdout: call.out, stderr: call.err}
-        self._reactor.watch(stdout, READ, partial(self._readable, call, stdout))
-        self._reactor.watch(stderr, READ, partial(self._readable, call, stderr))
+        call.pipes = {stdout: call.out} if stderr is None else {stdout: call.out, stderr: call.err}
+        for fd in call.pipes:
+            self._reactor.watch(fd, READ, partial(self._readable, call, fd))
 
     def _readable(self, call: Call, fd: int, _: int) -> None:
         self._pull(call, fd)
@@ -131,6 +131,8 @@ class Supervisor:
             data = os.read(fd, _CHUNK)
         except BlockingIOError:
             return False
+        except OSError:  # a terminal that nobody holds any more says EIO
+            data = b""
         if data:
             call.pipes[fd].feed(data)
             return True
@@ -152,12 +154,13 @@ class Supervisor:
 
         def discard(_: int) -> None:
             nonlocal left
-            with contextlib.suppress(BlockingIOError):
+            count = 0
+            with contextlib.suppress(OSError):
                 count = len(os.read(fd, _CHUNK))
                 left -= count
-                if not count or left < 0:
-                    self._reactor.forget(fd)
-                    os.close(fd)
+            if not count or left < 0:
+                self._reactor.forget(fd)
+                os.close(fd)
 
         self._reactor.forget(fd)
         self._reactor.watch(fd, READ, discard)

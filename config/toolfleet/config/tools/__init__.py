@@ -2,7 +2,9 @@
 
 from toolfleet.config.tools.base import Arguments, Catalogue, Definition, Where, parse
 from toolfleet.config.tools.files import READ_FILE, WRITE_FILE
-from toolfleet.config.tools.terminal import TERMINAL
+from toolfleet.config.tools.processes import PROCESS
+from toolfleet.config.tools.terminal import TERMINAL, TERMINAL_STATEFUL
+from toolfleet.config.tools.tmux import TMUX
 from toolfleet.config.tools.transfers import TRANSFERS
 
 __all__ = ["Arguments", "Catalogue", "Definition", "Where", "catalogue", "parse"]
@@ -10,4 +12,4 @@ __all__ = ["Arguments", "Catalogue", "Definition", "Where", "catalogue", "parse"
 
 def catalogue() -> Catalogue:
     """The tools that every fleet has."""
-    return Catalogue([READ_FILE, TERMINAL, WRITE_FILE, *TRANSFERS])
+    return Catalogue([PROCESS, READ_FILE, TERMINAL, TERMINAL_STATEFUL, TMUX, WRITE_FILE, *TRANSFERS])

@@ -63,6 +63,17 @@ class Tool(Generic[A]):
 
     definition: Definition[A]
     steps: Callable[[A], Steps]
+    slow: bool = False
+    """Its steps compute for long: they are gone through on a thread, beside the worker's event loop."""
+
+
+def advance(steps: Steps, seen: Seen) -> Plan | Shown:
+    """Let ``steps`` see an outcome; what they ask next, or what they say in the end."""
+    try:
+        return steps.send(seen)
+    except StopIteration as end:
+        shown: Shown = end.value
+        return shown
 
 
 def one_step(definition: Definition[A], plan: Callable[[A], Plan], show: Callable[[Seen], Shown]) -> Tool[A]:
@@ -79,7 +90,8 @@ def plainly(seen: Seen) -> Shown:
     stdout, stderr, exit_code = seen.stdout, seen.stderr, seen.outcome.exit_code
     failed = exit_code != 0 and stderr
     joint = "\n" if stdout and not stdout.endswith("\n") else ""
-    return Shown(f"{stdout}{joint}{stderr}" if failed else stdout, exit_code, seen.outcome.error)
+    output = f"{stdout}{joint}{stderr}" if failed else stdout
+    return Shown(output, exit_code, seen.outcome.error, detail=dict(seen.outcome.detail))
 
 
 class ToolRegistry:
