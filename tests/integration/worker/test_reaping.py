@@ -35,6 +35,24 @@ async def test_an_idle_trajectory_is_closed_unless_a_process_runs_in_it(
             await until_held(state)
 
 
+async def test_a_background_process_keeps_a_trajectory_open_and_a_waiting_shell_does_not(
+    settings: Settings, redis_url: str, state: FleetState
+) -> None:
+    """47: reaped is who does nothing, however many shells wait for him."""
+    with worker("w1", redis_url, TOOLFLEET_PROFILES__DEFAULT__IDLE_TIMEOUT="1"):
+        async with (
+            Fleet.connect(settings) as fleet,
+            fleet.trajectory("idle") as idle,
+            fleet.trajectory("serving") as serving,
+        ):
+            started = await serving.terminal("sleep 1000", background=True)
+            await idle.call("terminal_stateful", {"command": "A=1"})
+            await idle.call("tmux", {"action": "start"})
+            await until_held(state, "serving")
+            assert (await serving.process("kill", str(started.detail["session_id"]))).ok
+            await until_held(state)
+
+
 async def test_a_call_in_flight_keeps_a_trajectory_open(settings: Settings, redis_url: str, state: FleetState) -> None:
     limits = {"TOOLFLEET_PROFILES__DEFAULT__IDLE_TIMEOUT": "0.2", "TOOLFLEET_PROFILES__DEFAULT__MAX_LIFETIME": "0.2"}
     with worker("w1", redis_url, **limits):

@@ -2,14 +2,10 @@
 
 import asyncio
 import signal
-import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
-from subprocess import Popen
 
-import pytest
-from fleet_processes import until_running, worker
+from fleet_processes import until_running
+from shared_machine import COLD, Start, other, sandboxes, two_workers, until_serving
 
 from toolfleet.backends.bubblewrap import BubblewrapBackend
 from toolfleet.config.contract import Status
@@ -17,56 +13,10 @@ from toolfleet.config.settings import Settings
 from toolfleet.config.state import FleetState
 from toolfleet.producer import Fleet, ToolResult, Trajectory
 
-#: No warm sandboxes: those that are there belong to trajectories.
-COLD = {"TOOLFLEET_PROFILES__DEFAULT__WARM": "0"}
-
-Start = Callable[..., AbstractContextManager[Popen[bytes]]]
-
-
-@pytest.fixture
-def run() -> Iterator[Path]:
-    """The folder for sandboxes of a machine; a unix socket's path must be short."""
-    with tempfile.TemporaryDirectory(prefix="tf-") as folder:
-        yield Path(folder) / "run"
-
-
-@pytest.fixture
-def host(redis_url: str, run: Path) -> Start:
-    """Starts workers that share a machine."""
-
-    def start(name: str, **env: str) -> AbstractContextManager[Popen[bytes]]:
-        return worker(name, redis_url, "4", **{"TOOLFLEET_RUNTIME_DIR": str(run), **env})
-
-    return start
-
-
-async def until_serving(state: FleetState, *names: str) -> None:
-    """Wait until these workers, and no others, are alive."""
-    while set(await state.workers()) != set(names):
-        await asyncio.sleep(0.02)
-
-
-async def sandboxes(run: Path) -> int:
-    """How many sandboxes the host has."""
-    return len(await BubblewrapBackend(run).list())
-
 
 async def count(t: Trajectory, last: int) -> list[ToolResult]:
     """Calls that append 1 to ``last`` to a file and show it, one after another."""
     return [await t.terminal(f"echo {n} >> /tmp/n; cat /tmp/n") for n in range(1, last + 1)]
-
-
-@asynccontextmanager
-async def two_workers(host: Start, state: FleetState, **env: str) -> AsyncIterator[dict[str, Popen[bytes]]]:
-    """Two live workers on one machine, by name."""
-    with host("w1", **env) as first, host("w2", **env) as second:
-        await until_serving(state, "w1", "w2")
-        yield {"w1": first, "w2": second}
-
-
-def other(name: str) -> str:
-    """The worker that is not ``name``."""
-    return {"w1": "w2", "w2": "w1"}[name]
 
 
 async def test_another_worker_goes_on_with_the_workspace_of_a_dead_one(

@@ -16,8 +16,8 @@ from toolfleet.workers.tools.base import Plan, Seen, Shown, Steps, Tool
 COMMAND, POLLED, WAITED, ENDED = 200, 1000, 1000, 2000
 #: Seconds that are waited when only the call's own time limit ends a wait.
 _FOR_EVER = 1_000_000
-#: Bytes of a log that are looked at; the runner keeps no more.
-_WHOLE_LOG = 200_000
+#: Bytes of a log that one look by offset shows, so that nothing is cut out of its middle.
+_PART = 48_000
 _BYTES_A_CHARACTER = 4
 
 
@@ -94,7 +94,7 @@ def _show_poll(_: ProcessArguments, seen: Seen) -> Shown:
 def _ask_log(arguments: ProcessArguments) -> dict[str, Any]:
     if arguments.byte_offset is None:
         return {"action": "log"}
-    return {"action": "log", "offset": arguments.byte_offset}
+    return {"action": "log", "offset": arguments.byte_offset, "limit": _PART}
 
 
 def _show_log(arguments: ProcessArguments, seen: Seen) -> Shown:
