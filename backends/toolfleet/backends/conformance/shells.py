@@ -100,6 +100,7 @@ _FATAL = (
     ("kept=no; set -e; false; echo no", b"", 1),
     ("kept=no; kill -9 $BASHPID", b"", 137),
     ("kept=no; break 9", b"", 0),
+    ('kept=no; for n in {3..255}; do eval "exec $n>&-"; done; echo bye; (exit 8)', b"bye\n", 8),
     ("kept=no; trap 'echo bye > /tmp/bye' EXIT; exit 4", b"", 4),
     ("kept=no; exec 2>/dev/null; (sleep 0.05; echo late) & exec sh -c 'wait; sleep 0.2; exit 6'", b"late\n", 6),
 )

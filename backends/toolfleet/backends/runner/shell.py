@@ -47,10 +47,11 @@ while :; do
     __toolfleet_status ${__toolfleet_last-}
     builtin eval "$__toolfleet_command" </dev/null >&250 2>&251 250>&- 251>&- 252<&- 253>&- 254<&-
     __toolfleet_last=$?
-    builtin printf 'ended %d\n' "$__toolfleet_last" >&253
+    # A command that has closed what the shell talks by has ended the shell.
+    builtin printf 'ended %d\n' "$__toolfleet_last" >&253 || exit "$__toolfleet_last"
   done
   # A ``break`` of the command has left the inner loop.
-  builtin printf 'ended 0\n' >&253
+  builtin printf 'ended 0\n' >&253 || exit 0
 done
 """
 
