@@ -136,15 +136,16 @@ class Shell:
             # A command can find this descriptor and forge a word: it ends its own call by that, and no other.
             if self._call is None or self._kill is not None or not figure.isdigit() or len(figure) > 9:
                 continue
-            if what == BEGUN:
+            if what == BEGUN and not self._copy:
                 self._copy = self._kin(int(figure))
             elif what == ENDED:
                 self._dismiss_copy()
                 self._finish(int(figure) & 255, "kept")
 
     def _kin(self, pid: int) -> int:
-        """``pid`` if it is a child of ours in the shell's session, as a waiting copy is; else 0."""
-        fits = any(p.pid == pid and p.session == self._session for p in procfs.processes())
+        """``pid`` if it is a child of the runner in the session of the shell, as a waiting copy is; else 0."""
+        ours = (pid, os.getpid(), self._session)
+        fits = any((p.pid, p.parent, p.session) == ours for p in procfs.processes())
         return pid if fits and pid != self.pid else 0
 
     def _dismiss_copy(self) -> None:
