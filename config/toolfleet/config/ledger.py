@@ -1,6 +1,6 @@
 """The ledger of calls: the truth about each one, from its submission to its result."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, cast
 
 from toolfleet.config.answers import Finished, Holder, text
@@ -20,9 +20,18 @@ class Ledger(Scripts):
         ]
         return [text(v) for v in await self._run("submit", producer, self._keep, self._keep, *flat)]
 
-    async def start(self, boot: str, calls: Sequence[tuple[ToolCall, int, str]]) -> list[tuple[str, float]]:
-        """Pass the gate before running calls (call, epoch, token); (verdict, seconds since submission) each."""
-        flat = [v for call, epoch, token in calls for v in (call.call_id, call.trajectory_id, epoch, token)]
+    async def start(
+        self, boot: str, calls: Sequence[tuple[ToolCall, int, str]], *, outside: Collection[str] = ()
+    ) -> list[tuple[str, float]]:
+        """Pass the gate before running calls (call, epoch, token); (verdict, seconds since submission) each.
+
+        ``outside`` has the ids of those that run outside the sandbox.
+        """
+        flat = [
+            value
+            for call, epoch, token in calls
+            for value in (call.call_id, call.trajectory_id, epoch, token, int(call.call_id in outside))
+        ]
         found = [text(v) for v in await self._run("start", boot, *flat)]
         return [(verdict, float(ms) / 1000) for verdict, ms in zip(found[::2], found[1::2], strict=True)]
 

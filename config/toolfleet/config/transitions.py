@@ -99,7 +99,7 @@ CALL: tuple[Transition, ...] = (
     Transition(_C.STARTED, _C.DONE, ("finish",), "the holder has its outcome"),
     Transition(_C.STARTED, _C.DONE, ("give_up",), "past its deadline: unknown"),
     Transition(_C.STARTED, _C.DONE, ("release",), "the trajectory ends: lost"),
-    Transition(_C.STARTED, _C.DONE, GONE, "the workspace is gone: lost"),
+    Transition(_C.STARTED, _C.DONE, GONE, "the workspace is gone: lost, or unknown where it ran outside"),
     Transition(_C.QUEUED, _C.ABSENT, (), "call_ttl: its producer is gone"),
     Transition(_C.STARTED, _C.ABSENT, (), "call_ttl: its producer is gone, and so is its holder"),
     Transition(_C.DONE, _C.ABSENT, (), "result_ttl"),

@@ -23,6 +23,8 @@ SLOTS = {"w1": 1, "w2": 2, "w3": 1}
 #: Where each worker's sandboxes are: the first two reach one another's.
 PLACES = {"w1": "shared", "w2": "shared", "w3": "alone"}
 TRAJECTORIES = ("t1", "t2", "t3", "t4", "t5")
+#: Calls that run outside the sandbox; of the one trajectory the first, of the other the second.
+OUTSIDE = frozenset({"t1.c1", "t2.c0"})
 PRODUCERS = ("p1", "p2")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 from integration.config import rig as bench
-from integration.config.fleet_bench import PLACES, PRODUCERS, SLOTS, TRAJECTORIES, Belief, FleetBench, ending
+from integration.config.fleet_bench import OUTSIDE, PLACES, PRODUCERS, SLOTS, TRAJECTORIES, Belief, FleetBench, ending
 from integration.config.model_parts import Lease, Worker
 
 from toolfleet.config.answers import Finished, Holder
@@ -234,12 +234,13 @@ class FleetMachine(FleetBench):
         self.start(call, self.holder(trajectory, back), attempt)
 
     def start(self, call: ToolCall, holder: Holder, attempt: str) -> None:
-        ((found, _),) = self.do(self.state.start(holder.boot, [(call, holder.epoch, attempt)]))
-        self.note("start", found, self.model.start(call.call_id, call.trajectory_id, holder, attempt))
+        outside = call.call_id in OUTSIDE
+        ((found, _),) = self.do(self.state.start(holder.boot, [(call, holder.epoch, attempt)], outside=OUTSIDE))
+        self.note("start", found, self.model.start(call.call_id, call.trajectory_id, holder, attempt, outside))
         if found == "go":
             self.went[call.call_id].add(attempt)
             if lease := self.belief(holder, call.trajectory_id):
-                lease.used = True
+                lease.used |= not outside
 
     @rule(which=picks, back=ago, output=st.sampled_from("xy"), told=st.booleans())
     def finish_again(self, which: int, back: int, output: str, told: bool) -> None:

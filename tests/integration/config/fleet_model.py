@@ -197,7 +197,7 @@ class Model(Parts):
             self.entered[trajectory].append(ident)
         return "queued"
 
-    def start(self, ident: str, trajectory: str, holder: Holder, attempt: str) -> str:
+    def start(self, ident: str, trajectory: str, holder: Holder, attempt: str, outside: bool = False) -> str:
         call = self.calls.get(ident)
         if call is None:
             return "missing"
@@ -207,8 +207,8 @@ class Model(Parts):
             return "duplicate"
         if not self.holds(trajectory, holder):
             return "stale"
-        call.state, call.attempt, call.holder = "started", attempt, holder
-        self.leases[trajectory].used = True
+        call.state, call.attempt, call.holder, call.outside = "started", attempt, holder, outside
+        self.leases[trajectory].used |= not outside
         return "go"
 
     def finish(self, ident: str, trajectory: str, holder: Holder, ending: Ending) -> str:

@@ -53,6 +53,7 @@ class Call:
     state: str = "queued"
     attempt: str = ""
     ending: Ending | None = None
+    outside: bool = False
 
 
 @dataclass
@@ -73,6 +74,13 @@ class Beat:
     orphaned: set[str] = field(default_factory=set)
     closing: set[str] = field(default_factory=set)
     forgotten: set[str] = field(default_factory=set)
+
+
+def gone(call: Call) -> Ending:
+    """How a call ends whose workspace is gone."""
+    if call.state != "started":
+        return "lost", "no", ""
+    return "unknown" if call.outside else "lost", "unknown", ""
 
 
 @dataclass
@@ -166,8 +174,8 @@ class Parts:
         for ident in list(self.entered.get(trajectory, ())):
             call = self.calls[ident]
             if call.state == "started":
-                self.end(ident, ("lost", "unknown", ""))
-                told |= self.reply(call.producer, "result", ident, call.ending)
+                self.end(ident, gone(call))
+                told |= self.reply(call.producer, "result", ident, call.ending) and not call.outside
             else:
                 self.send_back(ident)
         if lease.used:
@@ -210,7 +218,7 @@ class Parts:
         lease = self.leases[trajectory]
         for ident in list(self.entered.get(trajectory, ())):
             call = self.calls[ident]
-            self.end(ident, ("lost", "unknown" if call.state == "started" else "no", ""))
+            self.end(ident, gone(call))
             self.reply(call.producer, "result", ident, call.ending)
         lease.state, lease.boot, lease.lost, lease.used = "closed", "", "", False
         lease.sandbox = lease.place = ""

@@ -169,9 +169,11 @@ class Rig:
         entries = [(call, holder, call.model_dump_json()) for call in calls]
         return await self.state.submit(producer or calls[0].producer, entries)
 
-    async def start(self, holder: Holder, *calls: ToolCall, attempt: str = "a1") -> list[str]:
+    async def start(self, holder: Holder, *calls: ToolCall, attempt: str = "a1", outside: bool = False) -> list[str]:
         """Ask the gate; the verdicts."""
-        found = await self.state.start(holder.boot, [(call, holder.epoch, attempt) for call in calls])
+        ids = [call.call_id for call in calls] if outside else []
+        asked = [(call, holder.epoch, attempt) for call in calls]
+        found = await self.state.start(holder.boot, asked, outside=ids)
         return [verdict for verdict, _ in found]
 
     async def finish(
@@ -181,10 +183,10 @@ class Rig:
         results = [Finished(self.result(call, output, status), holder.epoch) for call in calls]
         return await self.state.finish(holder.boot, results)
 
-    async def running(self, holder: Holder, *calls: ToolCall) -> None:
+    async def running(self, holder: Holder, *calls: ToolCall, outside: bool = False) -> None:
         """Have calls started."""
         assert set(await self.submit(holder, *calls)) <= {"queued", "again"}
-        assert await self.start(holder, *calls) == ["go"] * len(calls)
+        assert await self.start(holder, *calls, outside=outside) == ["go"] * len(calls)
 
     async def give_up(self, call: ToolCall, *, leave_running: bool = False) -> tuple[str, str, ToolResult | None]:
         """As a producer does at a call's deadline, or when it is cancelled."""

@@ -76,6 +76,27 @@ class TestRecover:
         claim = await rig.claim("t1", holder)
         assert (claim.lost, claim.generation) == ("", 1)
 
+    async def test_a_call_outside_the_sandbox_is_unknown_and_neither_loses_nor_tells_of_a_workspace(
+        self, rig: Rig
+    ) -> None:
+        await rig.worker("w1")
+        await rig.running(await rig.hold(), rig.call(), outside=True)
+        await rig.recover()
+        (result,) = await rig.results()
+        assert (result.status, result.fault, result.executed) == ("unknown", "infrastructure", "unknown")
+        assert result.error == f"{DIED} while the call ran outside the sandbox; what became of it is not known"
+        await rig.worker("w2")
+        claim = await rig.claim("t1", await rig.hold())
+        assert (claim.lost, claim.generation) == ("", 1)
+
+    async def test_a_call_outside_the_sandbox_does_not_tell_the_loss_of_the_one_beside_it(self, rig: Rig) -> None:
+        await rig.worker("w1")
+        await rig.running(await rig.used(), rig.call(), outside=True)
+        await rig.recover()
+        assert [result.status for result in await rig.results()] == ["unknown"]
+        await rig.worker("w2")
+        assert await rig.told("t1", await rig.hold()) == DIED
+
     async def test_a_loss_not_told_yet_outlives_the_next_worker(self, rig: Rig) -> None:
         await rig.worker("w1")
         await rig.used()

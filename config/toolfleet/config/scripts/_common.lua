@@ -170,28 +170,32 @@ local function holds(trajectory, boot, epoch)
   return l[1] == boot and l[2] == epoch and l[3] ~= 'closed'
 end
 
--- End an open call of a workspace that is gone, and tell its producer. Returns whether a living one was told.
+-- End an open call of a workspace that is gone, and tell its producer. Returns whether a living one was told of the
+-- loss: a call that ran outside the sandbox only learns that nobody knows what became of it.
 local function end_as_lost(id, call, trajectory, worker, cause, keep_ms, result_ms)
   local started = call.state == 'started'
-  local result = cjson.encode({call_id = id, trajectory_id = trajectory, name = call.name, status = 'lost',
+  local outside = started and call.outside
+  local result = cjson.encode({call_id = id, trajectory_id = trajectory, name = call.name,
+    status = outside and 'unknown' or 'lost',
     fault = 'infrastructure', executed = started and 'unknown' or 'no', worker_id = worker,
     attempts = started and 1 or 0,
-    error = cause .. (started and ' while the call ran' or ' before the call started') .. '; the workspace is gone'})
+    error = cause .. (started and ' while the call ran' or ' before the call started')
+      .. (outside and ' outside the sandbox; what became of it is not known' or '; the workspace is gone')})
   redis.call('HSET', call_key(id), 'state', 'done', 'result', result)
   redis.call('HDEL', call_key(id), 'body')
   redis.call('PEXPIRE', call_key(id), result_ms)
   redis.call('ZREM', calls_key(trajectory), id)
   disown(id, now_ms())
-  return reply(call.producer, 'result', id, result, keep_ms)
+  return reply(call.producer, 'result', id, result, keep_ms) and not outside
 end
 
 -- The open calls of a trajectory, oldest first.
 local function open_calls(trajectory)
   local found = {}
   for _, id in ipairs(redis.call('ZRANGE', calls_key(trajectory), 0, -1)) do
-    local c = redis.call('HMGET', call_key(id), 'state', 'producer', 'name')
+    local c = redis.call('HMGET', call_key(id), 'state', 'producer', 'name', 'outside')
     if c[1] == 'queued' or c[1] == 'started' then
-      found[#found + 1] = {id = id, state = c[1], producer = c[2], name = c[3]}
+      found[#found + 1] = {id = id, state = c[1], producer = c[2], name = c[3], outside = c[4]}
     else
       redis.call('ZREM', calls_key(trajectory), id)
     end
