@@ -7,6 +7,7 @@
     ├── InvalidCall               a call that can never run             (the policy's or the caller's)
     │   ├── UnknownTool
     │   ├── ToolDenied
+    │   ├── NoToolServer
     │   ├── InvalidArguments
     │   └── PayloadTooLarge
     ├── FleetError                the fleet could not serve you         (infrastructure)
@@ -51,6 +52,10 @@ class InvalidCall(ToolfleetError):
 
 class UnknownTool(InvalidCall):
     """The call names a tool that the fleet does not have."""
+
+
+class NoToolServer(InvalidCall):
+    """The call names an external tool, and the fleet has no ToolServer to run it."""
 
 
 class ToolDenied(InvalidCall):

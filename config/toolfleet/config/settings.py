@@ -7,10 +7,11 @@ named by ``TOOLFLEET_CONFIG`` or else ``./toolfleet.toml``, defaults. A key that
 import difflib
 import os
 import tomllib
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -19,10 +20,15 @@ from pydantic_settings import (
 )
 from pydantic_settings.exceptions import SettingsError as NotJson
 
-from toolfleet.config import hecate
+from toolfleet.config import hecate, tool_server
 from toolfleet.config.contract import Name
 from toolfleet.config.errors import SettingsError
 from toolfleet.config.profile import Profile
+
+#: A range of addresses, e.g. ``10.1.0.0/16``.
+Network = IPv4Network | IPv6Network
+#: Name of a Python module.
+Module = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]
 
 PREFIX = "TOOLFLEET_"
 CONFIG_VARIABLE = "TOOLFLEET_CONFIG"
@@ -107,7 +113,28 @@ class Settings(BaseSettings):
     runtime_dir: Path | None = None
     """Where sockets of sandboxes live; None takes ``$XDG_RUNTIME_DIR`` or ``/run`` or ``/tmp``."""
 
-    @field_validator("redis_url", mode="before")
+    tools: tuple[Module, ...] = ()
+    """Python modules with tools of your own, see ``toolfleet.config.tools.tool``."""
+    tool_server_url: str | None = None
+    """Where external tools run: ``http://`` or ``https://``, or ``inprocess``; None: there are no external tools."""
+    tool_server_token: SecretStr | None = None
+    """What the ToolServer asks for; None: it asks for nothing."""
+    tool_server_concurrency: int = Field(default=16, ge=1, le=1000)
+    """External calls that one ToolServer runs at once, and connections that one worker has to it."""
+    tool_server_allow: tuple[Network, ...] = ()
+    """Addresses beside public ones that the web tools of a ToolServer may connect to."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tool_server_of_the_predecessor(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return tool_server.complete(values, os.environ)
+
+    @field_validator("tool_server_url")
+    @classmethod
+    def _url_of_a_server(cls, url: str | None) -> str | None:
+        return tool_server.check(url)
+
+    @field_validator("redis_url", "tool_server_token", mode="before")
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return value or None

@@ -12,6 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
 from toolfleet.config.connection import OUTAGES
 from toolfleet.config.errors import FleetError, RedisUnavailable
 from toolfleet.config.settings import CONFIG_VARIABLE, PREFIX, Settings
@@ -113,6 +115,9 @@ class EmbeddedFleet:
     def _env(self, url: str) -> dict[str, str]:
         """The settings as environment variables, so that workers see what this process sees."""
         values = self._settings.model_dump(mode="json", exclude={"redis_url"}, exclude_none=True)
+        # The dump shows stars where a secret is.
+        secrets = {k: v.get_secret_value() for k, v in self._settings if isinstance(v, SecretStr)}
+        values |= {k: v for k, v in secrets.items() if k in values}
         env = {f"{PREFIX}{k.upper()}": v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}
         # An empty file of our own: the one that this process read may have changed since.
         empty = Path(str(self._folder)) / "toolfleet.toml"
