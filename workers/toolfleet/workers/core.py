@@ -23,11 +23,12 @@ from toolfleet.config.state import FleetState
 from toolfleet.workers.budget import StartBudget
 from toolfleet.workers.dropper import Dropper
 from toolfleet.workers.events import EventLog
-from toolfleet.workers.executor import Executor, Ledger
+from toolfleet.workers.executor import Executor
 from toolfleet.workers.heartbeat import Heartbeat
 from toolfleet.workers.janitor import Janitor
 from toolfleet.workers.keeper import Keeper
 from toolfleet.workers.leases import Lease, LeaseTable
+from toolfleet.workers.ledger import Ledger
 from toolfleet.workers.pool import WarmPool
 from toolfleet.workers.prewarmer import Prewarmer
 from toolfleet.workers.reaper import Reaper
@@ -36,7 +37,8 @@ from toolfleet.workers.run import Run
 from toolfleet.workers.saving import Saver
 from toolfleet.workers.service import Service
 from toolfleet.workers.tenancy import HeldElsewhere, Tenancy
-from toolfleet.workers.tools import ToolRegistry, default_registry
+from toolfleet.workers.tools import ToolRegistry, registry
+from toolfleet.workers.toolserver.connect import connect
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +75,7 @@ class Core:
             on_taken=lambda: self.prewarmer.wake(),
         )
         self.events = EventLog()
+        self._tool_server = connect(settings)
         self._starts: Coalescer[Run, tuple[str, float]] = Coalescer(self._start_batch)
         self._finishes: Coalescer[Finished, str] = Coalescer(self._finish_batch)
         self._tenancy = Tenancy(worker_id, self.boot, self.state, self.pool, settings)
@@ -84,7 +87,7 @@ class Core:
             Ledger(self._starts.put, lambda result, epoch: self._finishes.put(Finished(result, epoch))),
             self._tenancy,
             saver,
-            tools or default_registry(),
+            tools or registry(settings, self._tool_server),
             self.events.call,
         )
         self.prewarmer = Prewarmer(self.pool, 5.0)
@@ -128,7 +131,9 @@ class Core:
         if run is None:
             return
         run.cancelled = True
-        if run.sandbox is not None:
+        if run.errand is not None:
+            run.errand.stop()
+        elif run.sandbox is not None:
             self._beside(self._cancel_running(run))
 
     def take_lease(self, trajectory_id: str, epoch: int) -> Lease | None:
@@ -155,6 +160,8 @@ class Core:
         """End a lease: after its calls, giving the slot back, with ``release``; else at once, for it is not ours."""
         if not lease.closing:
             lease.closing, lease.over = True, not release
+            if lease.over:
+                self._stop_errands(lease)
             self._beside(self._teardown(lease, release))
 
     async def drain(self, seconds: float) -> None:
@@ -185,6 +192,8 @@ class Core:
             await asyncio.wait(set(self._teardowns), timeout=5)
         await self.pool.close()
         await self.events.close()
+        if self._tool_server is not None:
+            await self._tool_server.close()
         await self._redis.aclose()
 
     def hurry(self) -> None:
@@ -260,13 +269,20 @@ class Core:
     async def _start_batch(self, runs: Sequence[Run]) -> list[tuple[str, float]]:
         # Asking twice is harmless: the token of the attempt tells that it is the same one.
         asked = [(run.require(), run.lease.epoch, run.token) for run in runs]
-        return await persist(lambda: self.state.start(self.boot, asked), self._tenancy.patience)
+        outside = {run.call_id for run in runs if run.errand is not None}
+        return await persist(lambda: self.state.start(self.boot, asked, outside=outside), self._tenancy.patience)
 
     async def _finish_batch(self, results: Sequence[Finished]) -> list[str]:
         # A result is worth waiting for: only a lease that certainly lapsed makes it worthless.
         return await persist(lambda: self.state.finish(self.boot, results), self._tenancy.patience)
 
     # -- endings
+
+    def _stop_errands(self, lease: Lease) -> None:
+        """What runs outside the sandbox of a lease that is not ours any more is nobody's."""
+        for run in lease.runs.values():
+            if run.errand is not None:
+                run.errand.stop()
 
     async def _take_up(self, lease: Lease) -> None:
         try:
@@ -289,6 +305,8 @@ class Core:
         finally:
             self.leases.remove(lease)
             self.prewarmer.wake()
+            if self._tool_server is not None:
+                await self._tool_server.left(lease.trajectory_id, ended=release)
 
     async def _release(self, lease: Lease) -> None:
         with contextlib.suppress(HeldElsewhere):  # the release below finds out by itself

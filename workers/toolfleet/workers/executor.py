@@ -27,26 +27,16 @@ from toolfleet.config.patience import persist
 from toolfleet.config.state import FleetState
 from toolfleet.config.tools import parse
 from toolfleet.workers import beside
+from toolfleet.workers.errands import Errand, Errands
 from toolfleet.workers.leases import Lease
+from toolfleet.workers.ledger import Ledger
 from toolfleet.workers.run import Dropped, Ended, Run
 from toolfleet.workers.saving import NotWanted, Saver
 from toolfleet.workers.tenancy import HeldElsewhere, Tenancy
 from toolfleet.workers.text import NOTHING, decode_streams, fit_output
-from toolfleet.workers.tools import Plan, Seen, ToolRegistry, advance, plainly
+from toolfleet.workers.tools import OutsideTool, Plan, Seen, ToolRegistry, advance, plainly
 
 log = logging.getLogger(__name__)
-
-
-class Ledger:
-    """What the executor needs of the ledger; the core batches it."""
-
-    def __init__(
-        self,
-        start: Callable[[Run], Awaitable[tuple[str, float]]],
-        finish: Callable[[ToolResult, int], Awaitable[str]],
-    ) -> None:
-        self.start = start
-        self.finish = finish
 
 
 class Executor:
@@ -65,6 +55,7 @@ class Executor:
         self._saver = saver
         self._tools = tools
         self._event = on_event
+        self._errands = Errands(tenancy.retries, lambda run: on_event("task-retried", run, None))
 
     async def execute(self, run: Run) -> None:
         """All steps; never raises, whatever goes wrong in one of them."""
@@ -120,6 +111,8 @@ class Executor:
         run.started = True
         await self.fetch(run)
         self.decode(run)
+        if run.errand is not None:
+            raise Ended(self._errands.abandoned(run))
         run.sandbox = run.lease.sandbox
         await self.run(run)
 
@@ -156,12 +149,15 @@ class Executor:
         if call.children:
             return
         try:
-            tool = self._tools.get(call.name, hidden=call.own)
+            tool = self._tools.find(call.name, hidden=call.own)
             if profile.tools is not None and not tool.definition.hidden and tool.definition.name not in profile.tools:
                 raise ToolDenied(f"the profile {call.profile!r} does not allow the tool {call.name!r}")
             arguments = parse(tool.definition, call.arguments)
             asked = next((t for t in (call.timeout, arguments.timeout) if t is not None), profile.default_timeout)
             run.timeout = clamp_timeout(asked, profile.max_timeout)
+            if isinstance(tool, OutsideTool):
+                run.errand = Errand(tool, arguments)
+                return
             run.steps = tool.steps(arguments)
             run.ask(next(run.steps))
         except (InvalidCall, ValueError) as error:
@@ -169,6 +165,8 @@ class Executor:
 
     async def admit(self, run: Run) -> None:
         """Make sure that the trajectory has a sandbox; failures are retried, for nothing has started yet."""
+        if run.errand is not None:
+            return
         lease = run.lease
         run.sandbox = lease.sandbox
         if run.sandbox is None:
@@ -190,13 +188,16 @@ class Executor:
             verdict = "go"
         if verdict != "go":
             raise Dropped(verdict)
-        run.started = run.lease.used = True
+        run.started = True
+        run.lease.used |= run.errand is None
         self._event("task-started", run, None)
 
     async def run(self, run: Run) -> None:
         """Run it, request by request. It has started now: whatever happens, it is not tried again."""
         if run.require().children:
             raise Ended(await self._save(run))
+        if run.errand is not None:
+            raise Ended(await self._errands.run(run))
         while run.shown is None:
             outcome = await self._request(run)
             binary = run.plan is not None and run.plan.binary

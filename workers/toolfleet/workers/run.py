@@ -6,6 +6,7 @@ from typing import Any
 
 from toolfleet.backends.base import Outcome, Request, Sandbox
 from toolfleet.config.contract import Status, Timing, ToolCall, ToolResult, ended, new_id
+from toolfleet.workers.errands import Errand
 from toolfleet.workers.leases import Lease
 from toolfleet.workers.text import NOTHING, Stream
 from toolfleet.workers.tools import Plan, Shown, Steps
@@ -44,6 +45,8 @@ class Run:
     started: bool = False
     """It has passed the gate of the ledger: its command may have run."""
     attempts: int = 1
+    errand: Errand | None = None
+    """What its tool does outside the sandbox; then it has no steps."""
     steps: Steps | None = None
     """What its tool does, waiting for the outcome of ``request``."""
     request: Request | None = None

@@ -52,7 +52,7 @@ class Tenancy:
         self._boot = boot
         self._state = state
         self._pool = pool
-        self._retries = settings.retries
+        self.retries = settings.retries
 
     async def take_up(self, lease: Lease) -> list[str]:
         """Learn what a lease is, and go on with the workspace of an earlier holder; needs the lease's lock.
@@ -222,7 +222,7 @@ class Tenancy:
         return await self._pool.copy(lease.profile, saved.id)
 
     def _retrying(self, on_retry: Callable[[RetryCallState], None]) -> AsyncRetrying:
-        rules = self._retries
+        rules = self.retries
         return AsyncRetrying(
             retry=retry_if_exception_type(SandboxStartFailed),
             stop=stop_after_attempt(rules.max + 1),

@@ -1,11 +1,13 @@
-"""What a tool does: requests to the runner, one after another, and how their outcomes are shown."""
+"""What a tool does: requests to the runner, one after another, or work outside the sandbox; and how it is shown."""
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from toolfleet.backends.base import Operation, Outcome
+from toolfleet.config.errors import NoToolServer, UnknownTool
 from toolfleet.config.tools.base import Arguments, Catalogue, Definition
+from toolfleet.config.tools.user import Context
 
 A = TypeVar("A", bound=Arguments)
 
@@ -94,17 +96,67 @@ def plainly(seen: Seen) -> Shown:
     return Shown(output, exit_code, seen.outcome.error, detail=dict(seen.outcome.detail))
 
 
+class NotRun(Exception):
+    """Infrastructure kept a tool outside the sandbox from being run; provably nothing happened.
+
+    ``again`` tells whether another try may go better.
+    """
+
+    def __init__(self, message: str, *, again: bool = True) -> None:
+        super().__init__(message)
+        self.again = again
+
+
+class Unanswered(Exception):
+    """A tool outside the sandbox was asked to run, and what became of it cannot be learnt."""
+
+
+class Stopped(Exception):
+    """A tool outside the sandbox was stopped at the deadline of its call."""
+
+
+@dataclass(frozen=True)
+class OutsideTool(Generic[A]):
+    """One tool that needs no sandbox: it runs in the worker's process, or at the ToolServer."""
+
+    definition: Definition[A]
+    perform: Callable[[A, Context], Awaitable[Shown]]
+    """Does the work, within ``context.timeout`` seconds. What the tool itself has to say of a failure is `Shown`.
+
+    Raises `NotRun`, `Unanswered` or `Stopped`; anything else is an error of the worker.
+    """
+
+
+AnyTool = Tool[Any] | OutsideTool[Any]
+
+
 class ToolRegistry:
     """What tools do, by their names and aliases."""
 
-    def __init__(self, tools: Iterable[Tool[Any]]) -> None:
+    def __init__(self, tools: Iterable[AnyTool], unserved: Iterable[str] = ()) -> None:
+        """``unserved`` are names of external tools for which there is no ToolServer."""
         self._by_name = {tool.definition.name: tool for tool in tools}
+        self._unserved = frozenset(unserved)
         self.catalogue = Catalogue(tool.definition for tool in self._by_name.values())
 
-    def get(self, name: str, *, hidden: bool = False) -> Tool[Any]:
+    def find(self, name: str, *, hidden: bool = False) -> AnyTool:
         """The tool ``name``; a hidden one only if asked for.
 
         Raises:
             UnknownTool: there is none; the message lists those there are.
+            NoToolServer: it is external, and the fleet has no ToolServer.
         """
+        if name in self._unserved:
+            raise NoToolServer(f"external tool not available (ToolServer not configured): {name}")
         return self._by_name[self.catalogue.get(name, hidden=hidden).name]
+
+    def get(self, name: str, *, hidden: bool = False) -> Tool[Any]:
+        """The tool ``name``, which needs a sandbox; a hidden one only if asked for.
+
+        Raises:
+            UnknownTool: there is none of that name in a sandbox.
+        """
+        found = self.find(name, hidden=hidden)
+        if isinstance(found, OutsideTool):
+            raise UnknownTool(f"the tool {name!r} runs outside the sandbox")
+        return found

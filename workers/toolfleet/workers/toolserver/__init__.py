@@ -1,0 +1,1 @@
+"""The ToolServer: tools that run outside every sandbox, behind HTTP."""
