@@ -21,7 +21,7 @@ demo: $(VENV)/ready  ## replay real trajectories through a fleet on this machine
 test: $(VENV)/ready  ## run the whole test suite (TESTS="tests/unit -k pool" for a part)
 	@scripts/system-packages bwrap=bubblewrap redis-server=redis-server busybox=busybox-static debootstrap=debootstrap \
 		mkfs.ext4=e2fsprogs openssl=openssl ip=iproute2 faketime=faketime dockerd=docker.io iptables=iptables \
-		docker-compose=docker-compose slirp4netns=slirp4netns
+		docker-compose=docker-compose slirp4netns=slirp4netns chromium=chromium
 	$(BIN)/python -m pytest $(TESTS)
 
 soak: $(VENV)/ready  ## hold a fleet under load and watch its memory (MINUTES=5)
@@ -50,5 +50,5 @@ $(VENV)/ready: pyproject.toml
 		{ echo "toolfleet needs Python 3.11 to 3.13: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || scripts/system-packages no-such-command=python3-venv
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,docker,embedded,flower,morph]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[browser,dev,docker,embedded,flower,morph,server]'
 	@touch $@

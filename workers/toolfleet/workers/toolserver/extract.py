@@ -1,10 +1,13 @@
-"""The main text of web pages, read without a browser."""
+"""The text of web pages, read without a browser."""
 
 import asyncio
 from typing import Any
 
 import httpx
-import trafilatura
+import lxml.etree
+import lxml.html
+from inscriptis.html_engine import Inscriptis
+from inscriptis.model.config import ParserConfig
 
 from toolfleet.workers.toolserver.egress import Egress, Refused
 
@@ -37,7 +40,6 @@ async def _page(url: str, client: httpx.AsyncClient, egress: Egress) -> dict[str
                 return _result(url, error=f"not a text but {kind[:100]}")
             raw, whole = await _read(response)
             charset = response.charset_encoding or "utf-8"
-            where = str(response.url)
     except (Refused, ConnectionError, httpx.HTTPError, httpx.InvalidURL) as error:
         return _result(url, error=f"{error}"[:500] or type(error).__name__)
     try:
@@ -46,7 +48,7 @@ async def _page(url: str, client: httpx.AsyncClient, egress: Egress) -> dict[str
         text = raw.decode("utf-8", "replace")
     if kind not in ("text/html", "application/xhtml+xml"):
         return _result(url, content=text, cut=not whole)
-    title, content = await asyncio.to_thread(_main_text, text, where)
+    title, content = await asyncio.to_thread(_text_of, text)
     return _result(url, title=title, content=content, cut=not whole)
 
 
@@ -60,10 +62,14 @@ async def _read(response: httpx.Response) -> tuple[bytes, bool]:
     return bytes(raw), True
 
 
-def _main_text(page: str, url: str) -> tuple[str, str]:
-    about = trafilatura.extract_metadata(page, default_url=url)
-    content = trafilatura.extract(page, url=url, output_format="markdown", include_links=True)
-    return (about.title if about else None) or "", content or ""
+def _text_of(page: str) -> tuple[str, str]:
+    """Title and text of a page of HTML; empty where it has none."""
+    try:
+        tree = lxml.html.document_fromstring(page)
+    except (lxml.etree.ParserError, ValueError):  # an empty page; one that declares an encoding in XML's way
+        return "", ""
+    title = " ".join((tree.findtext(".//title") or "").split())
+    return title, Inscriptis(tree, ParserConfig(display_links=True)).get_text().strip()
 
 
 def _result(

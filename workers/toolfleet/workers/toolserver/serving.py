@@ -44,7 +44,7 @@ async def hosting(settings: Settings) -> AsyncIterator[Host]:
 
 
 def _extract(egress: Egress) -> list[Hosted]:
-    if importlib.util.find_spec("trafilatura") is None:
+    if importlib.util.find_spec("inscriptis") is None:
         return []
     from toolfleet.workers.toolserver.extract import extract
 
