@@ -44,7 +44,8 @@ async def test_b8_a_start_is_answered_at_once(fleet: Fleet) -> None:
 async def test_b8_a_start_that_fails_says_so(fleet: Fleet) -> None:
     async with fleet.trajectory() as t:
         result = await t.terminal("true", background=True, workdir="/no/such")
-        assert str(result.error).startswith("Failed to start background process: Cannot start in /no/such")
+        assert result.output.startswith("Failed to start background process: Cannot start in /no/such")
+        assert str(result.error).startswith("Cannot start in /no/such")
         assert (result.status, result.exit_code) == (Status.OK, 126)
 
 

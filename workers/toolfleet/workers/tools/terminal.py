@@ -31,8 +31,7 @@ def _terminal(arguments: TerminalArguments) -> Steps:
 def _started(arguments: TerminalArguments, seen: Seen) -> Shown:
     outcome = seen.outcome
     if outcome.error:
-        error = f"Failed to start background process: {outcome.error}"
-        return Shown(error, outcome.exit_code or 1, error)
+        return Shown(f"Failed to start background process: {outcome.error}", outcome.exit_code or 1, outcome.error)
     detail: dict[str, Any] = {"session_id": outcome.detail["process"], "pid": outcome.detail["pid"]}
     if arguments.timeout is not None:
         detail["timeout_note"] = _TIMEOUT_NOTE
