@@ -194,6 +194,25 @@ async def test_a_worker_that_dies_leaves_it_unknown_and_loses_nothing(
     assert (tmp_path / "runs").read_text() == "x", "it ran once"
 
 
+async def test_a_worker_that_was_only_paused_stops_what_is_not_its_own_any_more(
+    settings: Settings, state: FleetState, redis_url: str, server: Server, tmp_path: Path
+) -> None:
+    env = {**ENV, **reaches(server)}
+    with worker("w1", redis_url, **env) as one, worker("w2", redis_url, **env) as two:
+        while len(await state.workers()) < 2:
+            await asyncio.sleep(0.02)
+        async with Fleet.connect(settings) as fleet, fleet.trajectory("t1") as t:
+            running = held(t, tmp_path, "wait", timeout=600.0)
+            await until(tmp_path / "runs", "x")
+            paused = one if await state.redis.hget(state.key("lease", "t1"), "worker") == b"w1" else two
+            paused.send_signal(signal.SIGSTOP)
+            r = await running
+            assert (r.status, r.executed) == (Status.UNKNOWN, "unknown")
+            assert (await t.call("add", {"a": 1})).output == "2"
+            paused.send_signal(signal.SIGCONT)
+            await until(tmp_path / "runs", "xstopped")
+
+
 async def test_a_worker_that_stops_does_not_wait_for_it_beyond_its_patience(
     settings: Settings, state: FleetState, tmp_path: Path
 ) -> None:
