@@ -80,7 +80,7 @@ class Request:
       the raw bytes of those lines; ``detail`` = ``{"size", "total_lines" (None when not counted to the end),
       "next_offset" (None at the end)}``.
     * ``write``: ``path``, optional ``mode`` (int); content in ``body``. Parents are made, the file is replaced
-      atomically. ``detail`` = ``{"bytes", "sha256"}``.
+      atomically. ``detail`` = ``{"bytes", "sha256", "dirs_created"}``.
     * ``unpack``: ``dest``; a tar archive, plain or compressed, in ``body``. Members that would leave ``dest`` are
       refused. ``detail`` = ``{"members"}``. Or ``stage`` instead of the body, with ``size`` and ``sha256``.
 
@@ -91,9 +91,10 @@ class Request:
       ``write``, and the stage is used up, also by a failure.
     * ``get``: ``path`` or ``stage``, ``offset``, ``length``, ``digest`` (bool). Outcome: ``stdout`` holds the bytes,
       fewer than asked where the runner's memory is short; ``detail`` = ``{"bytes", "size", "mode", "mtime", "eof",
-      "version"}`` and, if asked, the ``sha256`` of the whole.
-    * ``pack``: ``path``, ``stage``, ``format`` (``tar``, ``tar.gz``), ``max_bytes``, ``max_entries``. ``detail`` =
-      ``{"bytes", "entries", "left_out", "skipped"}``; ``too_large`` beside the error when a bound was passed.
+      "version"}`` and, if asked and this is the whole file or ``length`` is 0, its ``sha256``.
+    * ``pack``: ``path``, ``format`` (``tar``, ``tar.gz``), ``max_bytes``, ``max_entries``, ``stage``; without a stage
+      the archive is printed, and bounded as by ``get``. ``detail`` = ``{"bytes", "entries", "left_out", "skipped"}``;
+      ``too_large`` beside the error when a bound was passed.
     * ``drop``: ``stage``. Idempotent.
 
     Of files and trees (JSON objects in lines on ``stdout``; names that are no UTF-8 hold lone surrogates):

@@ -15,6 +15,10 @@ async def fleet() -> AsyncIterator[Fleet]:
     """Two workers with four slots each."""
     if shutil.which("bwrap") is None:
         missing("bubblewrap")
-    profiles = {"default": Profile(), "reader": Profile(tools=("read_file",))}
+    profiles = {
+        "default": Profile(),
+        "reader": Profile(tools=("read_file",)),
+        "confined": Profile(workdir="/work", warm=0),
+    }
     async with Fleet.connect(workers=2, slots=4, heartbeat=0.2, lease_ttl=3.0, profiles=profiles) as connected:
         yield connected

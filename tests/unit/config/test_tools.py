@@ -30,9 +30,16 @@ class TestRegistry:
     def test_an_unknown_tool_is_answered_with_the_nearest_and_with_all(self) -> None:
         with pytest.raises(UnknownTool) as caught:
             TOOLS.get("terminl")
-        available = "process, read_file, terminal, terminal_stateful, tmux, write_file"
-        message = f"unknown tool 'terminl'; available: {available}. Did you mean 'terminal'?"
-        assert str(caught.value) == message
+        available = ", ".join(tool.name for tool in TOOLS)
+        assert str(caught.value) == f"unknown tool 'terminl'; available: {available}. Did you mean 'terminal'?"
+
+    def test_a_hidden_tool_is_neither_named_nor_found_unless_asked_for(self) -> None:
+        assert TOOLS.get("put_part", hidden=True).hidden
+        for name in ("put_part", "put_par"):
+            with pytest.raises(UnknownTool) as caught:
+                TOOLS.get(name)
+            assert "put_part" not in str(caught.value).removeprefix(f"unknown tool {name!r}")
+        assert "put_part" not in {schema["function"]["name"] for schema in TOOLS.schemas()}
 
     def test_a_name_near_to_nothing_gets_no_suggestion(self) -> None:
         with pytest.raises(UnknownTool) as caught:

@@ -18,7 +18,13 @@ async def files_with_odd_names_round_trip(rig: Rig) -> None:
         for body in (bytes(range(256)) * 10 + b"\n", b""):
             written = await box.write(f"/tmp/new dir/{name}", body)
             assert written.error is None, (name, written.error)
-            assert written.detail == {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+            made = written.detail["dirs_created"]
+            assert written.detail == {
+                "bytes": len(body),
+                "sha256": hashlib.sha256(body).hexdigest(),
+                "dirs_created": made,
+            }
+            assert made == (name == _ODD[0] and bool(body))
             assert (await box.read(f"/tmp/new dir/{name}")).stdout == body
 
 

@@ -74,7 +74,7 @@ async def an_archive_stays_within_its_bounds(rig: Rig) -> None:
     """Of bytes and of entries; nothing is left of one that would be larger."""
     box = await planted(rig)
     await box.text("head -c 3000000 /dev/urandom > t/large")
-    assert "larger than 1000000 bytes" in await box.refusal(
+    assert "more than 1000000 bytes" in await box.refusal(
         "pack", path="t", stage="s", format="tar", max_bytes=1_000_000
     )
     assert "more than 3 entries" in await box.refusal("pack", path="t", stage="s", format="tar.gz", max_entries=3)

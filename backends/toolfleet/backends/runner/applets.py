@@ -162,6 +162,7 @@ def write(spool: int, path: bytes, mode: int | None) -> Mapping[str, Any]:
     # A link stays a link: what it points to is replaced, as an editor would.
     path = os.path.realpath(path)
     parent, name = os.path.split(path)
+    made = not os.path.isdir(parent)
     os.makedirs(parent, exist_ok=True)
     if mode is None:
         mode = stat.S_IMODE(status.st_mode) if status is not None else 0o644
@@ -174,7 +175,7 @@ def write(spool: int, path: bytes, mode: int | None) -> Mapping[str, Any]:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-    return digest(spool)
+    return {**digest(spool), "dirs_created": made}
 
 
 def digest(spool: int) -> dict[str, Any]:

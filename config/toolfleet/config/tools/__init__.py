@@ -3,8 +3,9 @@
 from toolfleet.config.errors import SettingsError
 from toolfleet.config.settings import Settings
 from toolfleet.config.tools import user
+from toolfleet.config.tools.artifacts import ARTIFACTS
 from toolfleet.config.tools.base import Arguments, Catalogue, Definition, Where, parse
-from toolfleet.config.tools.files import READ_FILE, WRITE_FILE
+from toolfleet.config.tools.files import FILES
 from toolfleet.config.tools.processes import PROCESS
 from toolfleet.config.tools.terminal import TERMINAL, TERMINAL_STATEFUL
 from toolfleet.config.tools.tmux import TMUX
@@ -26,7 +27,7 @@ __all__ = [
     "tool",
 ]
 
-_BUILT_IN = (PROCESS, READ_FILE, TERMINAL, TERMINAL_STATEFUL, TMUX, WRITE_FILE, *TRANSFERS)
+_BUILT_IN = (*FILES, PROCESS, TERMINAL, TERMINAL_STATEFUL, TMUX, *ARTIFACTS, *TRANSFERS)
 
 
 def catalogue(settings: Settings | None = None) -> Catalogue:

@@ -3,6 +3,7 @@
 from toolfleet.config.settings import Settings
 from toolfleet.config.tools import catalogue, own_tools
 from toolfleet.config.tools.web import WEB
+from toolfleet.workers.tools.artifacts import ARTIFACT_TOOLS
 from toolfleet.workers.tools.base import (
     AnyTool,
     OutsideTool,
@@ -17,8 +18,9 @@ from toolfleet.workers.tools.base import (
     plainly,
 )
 from toolfleet.workers.tools.external import ToolServer
-from toolfleet.workers.tools.files import READ_FILE_TOOL, WRITE_FILE_TOOL
+from toolfleet.workers.tools.files import PATCH_TOOL, SEARCH_FILES_TOOL, WRITE_FILE_TOOL
 from toolfleet.workers.tools.processes import PROCESS_TOOL
+from toolfleet.workers.tools.reading import READ_FILE_TOOL
 from toolfleet.workers.tools.terminal import TERMINAL_STATEFUL_TOOL, TERMINAL_TOOL
 from toolfleet.workers.tools.tmux import TMUX_TOOL
 from toolfleet.workers.tools.transfers import TRANSFER_TOOLS
@@ -44,14 +46,19 @@ __all__ = [
 IN_PROCESS, IN_LINE = 32, 1024
 
 _BUILT_IN: tuple[AnyTool, ...] = (
+    PATCH_TOOL,
     PROCESS_TOOL,
     READ_FILE_TOOL,
+    SEARCH_FILES_TOOL,
     TERMINAL_STATEFUL_TOOL,
     TERMINAL_TOOL,
     TMUX_TOOL,
     WRITE_FILE_TOOL,
+    *ARTIFACT_TOOLS,
     *TRANSFER_TOOLS,
 )
+
+FILES = (READ_FILE_TOOL, WRITE_FILE_TOOL, PATCH_TOOL, SEARCH_FILES_TOOL)
 
 
 def default_registry() -> ToolRegistry:

@@ -84,21 +84,36 @@ class Files:
         kind = text(args, "format")
         if kind not in ("tar", "tar.gz"):
             raise CannotStart("The argument 'format' must be 'tar' or 'tar.gz'")
-        stage = self._stages.open(text(args, "stage"))
+        most = count(args, "max_bytes", DEFAULT_ARCHIVE)
         pack = functools.partial(
             tree.pack,
-            stage,
-            path,
+            path=path,
             kind="tar" if kind == "tar" else "tar.gz",
-            max_bytes=count(args, "max_bytes", DEFAULT_ARCHIVE),
             max_entries=count(args, "max_entries", DEFAULT_ENTRIES),
         )
-        return self._on_path(args, path, lambda _: pack())
+        if "stage" not in args:
+            least = min(most, self._part)
+            return self._on_path(args, path, lambda out: pack(out, max_bytes=least))
+        stage = self._stages.open(text(args, "stage"))
+
+        def fill(_: int) -> Mapping[str, Any]:
+            os.ftruncate(stage, 0)
+            os.lseek(stage, 0, os.SEEK_SET)
+            detail = pack(stage, max_bytes=most)
+            if "error" in detail:
+                os.ftruncate(stage, 0)
+            return detail
+
+        return self._on_path(args, path, fill)
+
+    @property
+    def _part(self) -> int:
+        """Bytes that one answer may print: they pass through the runner's memory, a few copies at a time."""
+        return min(MAX_PART, self._config.memory // 8)
 
     def _get(self, args: Mapping[str, Any]) -> Applet:
         offset, digest = count(args, "offset", 0), flag(args, "digest")
-        # What is read passes through the runner's memory, a few copies at a time.
-        length = min(count(args, "length", MAX_PART), MAX_PART, self._config.memory // 8)
+        length = min(count(args, "length", MAX_PART), self._part)
         if "stage" in args:
             stage = self._stages.find(text(args, "stage"))
             return self._guarded(b"", lambda out: transfer.get(out, stage, offset, length, digest=digest))

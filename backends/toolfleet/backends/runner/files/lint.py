@@ -41,7 +41,7 @@ def lint(path: bytes) -> Mapping[str, Any]:
     with os.fdopen(fd, "rb") as file:
         content = file.read(MOST)
     try:
-        parse(content.decode("utf-8-sig"), name)
+        parse(content.decode("utf-8").removeprefix("\ufeff"), name)
     except SyntaxError as error:
         return {"status": "error", "output": f"line {error.lineno}: {error.msg}"}
     except ValueError as error:  # of JSON, TOML and UTF-8

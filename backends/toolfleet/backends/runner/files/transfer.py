@@ -25,10 +25,11 @@ def opened(path: bytes) -> int:
 def get(out: int, source: int, offset: int, length: int, *, digest: bool) -> Mapping[str, Any]:
     """Write at most ``length`` bytes of ``source`` from ``offset`` on to ``out``.
 
-    Two answers with the same ``version`` tell of the same content, as far as the file system can tell.
+    With ``digest``, its SHA-256 is told if this is the whole file or ``length`` is 0. Two answers with the same
+    ``version`` tell of the same content, as far as the file system can tell.
     """
     status = os.fstat(source)
-    left = length
+    begin, left = offset, length
     while left > 0 and (chunk := os.pread(source, min(left, CHUNK), offset)):
         os_write_all(out, chunk)
         offset += len(chunk)
@@ -41,7 +42,7 @@ def get(out: int, source: int, offset: int, length: int, *, digest: bool) -> Map
         "eof": offset >= status.st_size,
         "version": f"{status.st_ino}:{status.st_size}:{status.st_mtime_ns}",
     }
-    if digest:
+    if digest and (not length or (begin == 0 and detail["eof"])):
         detail["sha256"] = applets.digest(source)["sha256"]
     return detail
 

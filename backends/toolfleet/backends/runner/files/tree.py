@@ -111,26 +111,23 @@ class _Bounded:
     def write(self, data: bytes) -> int:
         self.written += len(data)
         if self.written > self._most:
-            raise TooLarge(f"The archive is larger than {self._most} bytes; pack a part of the tree")
+            raise TooLarge(f"Archive too large: more than {self._most} bytes; pack a part of the tree")
         os_write_all(self._fd, data)
         return len(data)
 
 
 def pack(
-    stage: int, path: bytes, *, kind: Literal["tar", "tar.gz"], max_bytes: int, max_entries: int
+    target: int, path: bytes, *, kind: Literal["tar", "tar.gz"], max_bytes: int, max_entries: int
 ) -> Mapping[str, Any]:
-    """Put the tree below ``path``, or the one file, into ``stage`` as an archive.
+    """Write the tree below ``path``, or the one file, to ``target`` as an archive.
 
     Modes, times, links and empty directories are kept; owners are not. What has no content of its own (devices,
     sockets, FIFOs) and what cannot be read is left out and named.
     """
-    os.ftruncate(stage, 0)
-    os.lseek(stage, 0, os.SEEK_SET)
-    bounded = _Bounded(stage, max_bytes)
+    bounded = _Bounded(target, max_bytes)
     try:
         return _Packing(bounded, path, kind).run(max_entries) | {"bytes": bounded.written}
     except TooLarge as error:
-        os.ftruncate(stage, 0)
         return {"error": str(error), "too_large": True}
 
 
