@@ -38,7 +38,7 @@ async def test_trajectories_run_side_by_side_and_calls_of_one_in_order(fleet: Fl
 async def test_files_are_written_and_read_without_a_shell(fleet: Fleet) -> None:
     async with fleet.trajectory() as t:
         await t.write_file("/work/notes.txt", 'it\'s "quoted"\n')
-        assert (await t.read_file("/work/notes.txt")).output == 'it\'s "quoted"\n'
+        assert (await t.read_file("/work/notes.txt")).stdout == 'it\'s "quoted"\n'
 
 
 async def test_a_trajectory_may_begin_with_files_of_its_own(fleet: Fleet) -> None:

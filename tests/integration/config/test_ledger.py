@@ -365,6 +365,7 @@ class TestTimeToLive:
         await rig.route("t2")
         await rig.submit(holder, rig.call())
         await rig.state.put_blob("0" * 64, b"tar")
+        await rig.state.put_part("c9", b"content")
         await rig.state.bounce(rig.call())
         await rig.state.begin_start("spec", "a1", most=1, rate=1.0, ttl=60)
         await rig.saved(holder, "a")
@@ -395,6 +396,14 @@ class TestTimeToLive:
         await rig.worker(slots=2, held=[("t1", 1)])
         for key in (rig.state.key("lease", "t1"), rig.state.key("leases", "w1"), rig.state.key("worker", "w1")):
             assert await rig.redis.pttl(key) > 6000, key
+
+    async def test_content_beside_the_ledger_is_there_until_it_is_dropped(self, rig: Rig) -> None:
+        await rig.state.put_part("c1", b"\0\xff")
+        assert 0 < await rig.redis.pttl(rig.state.key("part", "c1")) <= rig.settings.result_ttl * 1000
+        assert await rig.state.part("c1") == b"\0\xff"
+        for _ in range(2):
+            await rig.state.drop_part("c1")
+        assert await rig.state.part("c1") is None
 
     async def test_an_archive_put_again_stays_longer_and_the_same(self, rig: Rig) -> None:
         await rig.state.put_blob("d", b"one")

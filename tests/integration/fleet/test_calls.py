@@ -106,7 +106,7 @@ async def test_odd_paths_round_trip(fleet: Fleet, path: str) -> None:
     async with fleet.trajectory() as t:
         written = await t.write_file(path, "content\n")
         assert (written.status, written.exit_code) == (Status.OK, 0), written.error
-        assert (await t.read_file(path)).output == "content\n"
+        assert (await t.read_file(path)).stdout == "content\n"
 
 
 async def test_a_path_with_nul_is_refused_and_harms_nobody(fleet: Fleet) -> None:
@@ -125,7 +125,7 @@ async def test_a_20_mb_file_goes_in_whole_and_comes_out_in_windows(fleet: Fleet)
         assert (await t.write_file("/tmp/big", content)).exit_code == 0
         assert (await t.terminal("wc -c < /tmp/big; md5sum < /tmp/big")).stdout.startswith(f"{len(content)}\n")
         r = await t.read_file("/tmp/big", offset=399_999, limit=5)
-        assert [line[:7] for line in r.output.splitlines()] == ["0399998", "0399999"]
+        assert [line[:7] for line in r.stdout.splitlines()] == ["0399998", "0399999"]
         first = await t.read_file("/tmp/big", limit=100)
         assert first.truncated
         assert "offset=101" in first.output

@@ -88,7 +88,7 @@ async def test_redis_6_2_is_new_enough(tmp_path: Path) -> None:
 def test_the_blocking_twin_does_the_same(settings: Settings, redis_url: str) -> None:
     with worker("w1", redis_url), SyncFleet.connect(settings) as fleet, fleet.trajectory() as t:
         assert t.write_file("/tmp/f", "content\n").exit_code == 0
-        assert t.read_file("/tmp/f").output == "content\n"
+        assert t.read_file("/tmp/f").stdout == "content\n"
         assert t.terminal("cat f", workdir="/tmp").stdout == "content\n"
         assert t.call("terminal", {"command": "exit 3"}).exit_code == 3
 

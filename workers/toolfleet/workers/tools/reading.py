@@ -13,7 +13,9 @@ READ_LIMIT = 200_000
 #: Characters of a line that are shown.
 LONGEST_LINE = 2000
 #: Entries of a directory in which a file of a similar name is looked for, and names that are proposed.
-NEIGHBOURS, PROPOSED = 2000, 5
+NEIGHBOURS, PROPOSED = 500, 5
+#: Characters of a name that are compared; the names may be anybody's, and comparing takes quadratic time.
+COMPARED = 64
 
 _IMAGES = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"BM")
 #: Characters kept free for the hint.
@@ -29,8 +31,8 @@ def _read(arguments: ReadFileArguments) -> Steps:
     if seen.outcome.error.startswith("File not found"):
         parent, name = os.path.split(arguments.path)
         listed = yield Plan("list", {"path": parent or ".", "max_entries": NEIGHBOURS}, binary=True)
-        names = {entry["path"]: os.path.join(parent, entry["path"]) for entry in entries(listed.outcome)}
-        similar = [names[near] for near in difflib.get_close_matches(name[:255], names, n=PROPOSED)]
+        names = {e["path"][:COMPARED]: os.path.join(parent, e["path"]) for e in entries(listed.outcome)}
+        similar = [names[near] for near in difflib.get_close_matches(name[:COMPARED], names, n=PROPOSED)]
     error = seen.outcome.error
     proposal = f"\nSimilar files: {', '.join(similar)}" if similar else ""
     detail = {"similar_files": similar} if similar else {}
