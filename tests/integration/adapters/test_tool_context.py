@@ -10,15 +10,11 @@ from pathlib import Path
 import pytest
 
 from toolfleet.config.tools import catalogue
-from toolfleet.producer import Fleet, SyncFleet, Trajectory
+from toolfleet.producer import Fleet, SyncFleet
 from toolfleet.producer.adapters.async_tool_context import AsyncToolContext
 from toolfleet.producer.adapters.handler import tool_handler
 from toolfleet.producer.adapters.rollouts import Rollouts
 from toolfleet.producer.adapters.tool_context import ToolContext
-
-moves_files = pytest.mark.skipif(not hasattr(Trajectory, "upload"), reason="needs Trajectory.upload")
-forks = pytest.mark.skipif(not hasattr(Trajectory, "fork"), reason="needs Trajectory.fork")
-searches = pytest.mark.skipif("search_files" not in {tool.name for tool in catalogue()}, reason="needs search_files")
 
 
 def test_it_sees_what_the_model_left(rollouts: Rollouts) -> None:
@@ -53,7 +49,7 @@ def test_every_tool_may_be_called_and_says_what_is_wrong(rollouts: Rollouts) -> 
     assert not ctx.masked, "none of this is the infrastructure's fault"
 
 
-@searches
+@pytest.mark.skipif("search_files" not in {tool.name for tool in catalogue()}, reason="needs search_files")
 def test_search(rollouts: Rollouts) -> None:
     ctx = ToolContext("a", rollouts)
     ctx.write_file("/work/a.txt", "needle\n")
@@ -109,9 +105,11 @@ async def test_on_the_fleets_own_loop_the_blocking_one_refuses(fleet: SyncFleet)
 def test_an_outage_asks_for_a_mask_and_is_no_zero(rollouts: Rollouts) -> None:
     """D8, F15."""
     rollouts.configure("a", profile="nobody-serves-it")
-    ctx = ToolContext("a", rollouts)
+    ctx, moves = ToolContext("a", rollouts), ToolContext("a", rollouts)
     assert ctx.terminal("true")["status"] == "degraded"
     assert ctx.masked
+    assert moves.upload_file("/etc/hostname", "/work/f")["exit_code"] == -1
+    assert moves.masked
 
 
 def test_cleanup_ends_the_sandbox_and_reports(rollouts: Rollouts) -> None:
@@ -152,7 +150,6 @@ def test_paths_of_this_machine_stay_below_the_root(rollouts: Rollouts, tmp_path:
     assert (tmp_path / "secret").read_text() == "s"
 
 
-@moves_files
 def test_files_go_in_and_out_as_they_are(rollouts: Rollouts, tmp_path: Path) -> None:
     """T4, T6, F10, defects 38 and 39: any bytes, any length, any name."""
     ctx = ToolContext("a", rollouts, root=tmp_path)
@@ -169,7 +166,6 @@ def test_files_go_in_and_out_as_they_are(rollouts: Rollouts, tmp_path: Path) -> 
     assert not ctx.masked
 
 
-@moves_files
 def test_trees_go_in_and_out(rollouts: Rollouts, tmp_path: Path) -> None:
     """T5, T7."""
     ctx = ToolContext("a", rollouts, root=tmp_path)
@@ -186,7 +182,6 @@ def test_trees_go_in_and_out(rollouts: Rollouts, tmp_path: Path) -> None:
     assert failed["error"].startswith("Failed to list remote dir: ")
 
 
-@forks
 def test_a_verified_reward_looks_at_a_copy_without_the_models_processes(rollouts: Rollouts) -> None:
     """Defect 43: a process that the model left cannot touch what the verifier sees."""
     ctx = ToolContext("a", rollouts)
@@ -199,7 +194,6 @@ def test_a_verified_reward_looks_at_a_copy_without_the_models_processes(rollouts
     assert ctx.terminal("cat /tmp/answer /tmp/verdict")["output"] == "mine\nforged\n"
 
 
-@forks
 async def test_the_async_twin_verifies_too(rollouts: Rollouts) -> None:
     ctx = AsyncToolContext("a", rollouts)
     await ctx.terminal("echo 42 > /tmp/answer")

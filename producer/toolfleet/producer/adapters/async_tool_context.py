@@ -3,25 +3,20 @@
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar, cast
+from typing import Any, Self, TypeVar
 
 from toolfleet.config.contract import Fault, new_id
-from toolfleet.config.errors import FleetError, InvalidCall, TransferInterrupted
+from toolfleet.config.errors import FleetError, InvalidCall
 from toolfleet.producer.adapters.rollouts import CleanupReport, Rollouts
 from toolfleet.producer.adapters.shapes import Reply, as_json, reply, reply_of_error
 from toolfleet.producer.adapters.shared import SHARED
-from toolfleet.producer.adapters.transfers import Mover, Transfers
+from toolfleet.producer.adapters.transfers import Transfers
 from toolfleet.producer.agent import CallMetrics
-from toolfleet.producer.trajectory import Trajectory
 
 T = TypeVar("T")
 
 #: Seconds that a command of a reward function may run when it names no timeout.
 TERMINAL_TIMEOUT = 180.0
-
-
-class _Forks(Protocol):
-    async def fork(self, n: int) -> list[Trajectory]: ...
 
 
 class AsyncToolContext:
@@ -108,8 +103,8 @@ class AsyncToolContext:
         that the model left are the model's still: a verifier brings its own tests and tools.
 
         Raises:
-            SpecRefused: the backend cannot copy a workspace.
-            FleetError: the fleet could not.
+            SpecRefused: sandboxes of this backend or profile cannot be copied.
+            FleetError, ForkFailed: no copy was made.
         """
         copy = await self.copy()
         try:
@@ -122,7 +117,7 @@ class AsyncToolContext:
         rollouts, task_id = await self._ready(), new_id("verify")
 
         async def fork() -> None:
-            (forked,) = await cast(_Forks, rollouts.trajectory(self.task_id)).fork(1)
+            (forked,) = await rollouts.trajectory(self.task_id).fork(1)
             rollouts.adopt(task_id, forked)
 
         await rollouts.bridge.carry(fork())
@@ -150,11 +145,11 @@ class AsyncToolContext:
     async def _move(self, work: Callable[[Transfers], Coroutine[Any, Any, T]]) -> T:
         rollouts = await self._ready()
 
-        async def run() -> tuple[T, Exception | None]:
-            moves = Transfers(cast(Mover, rollouts.trajectory(self.task_id)), self._root)
-            return await work(moves), moves.error
+        async def run() -> tuple[T, Transfers]:
+            moves = Transfers(rollouts.trajectory(self.task_id), self._root)
+            return await work(moves), moves
 
-        said, error = await rollouts.bridge.carry(run())
-        fault = Fault.INFRASTRUCTURE if isinstance(error, FleetError | TransferInterrupted) else Fault.NONE
-        self.metrics = self.metrics.plus("error" if error else "ok", fault=fault)
+        said, moves = await rollouts.bridge.carry(run())
+        fault = Fault.INFRASTRUCTURE if moves.interrupted else Fault.NONE
+        self.metrics = self.metrics.plus("error" if moves.error else "ok", fault=fault)
         return said
