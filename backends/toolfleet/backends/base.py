@@ -57,6 +57,8 @@ class Capabilities:
     snapshots_at: str = ""
     """The place of what sandboxes are saved as: workers that name it too can start others from there. Empty where none
     can be saved."""
+    reset: bool = False
+    """Sandboxes can be made what they were at their start, see `Sandbox.reset`, where the profile asks for it."""
     pty: bool = False
     """Commands can have a terminal."""
     notes: tuple[str, ...] = ()
@@ -222,6 +224,19 @@ class Sandbox(Protocol):
         Raises:
             SpecRefused: sandboxes of this profile or backend cannot be saved.
             SandboxLost: the sandbox is gone.
+        """
+        ...
+
+    async def reset(self) -> None:
+        """Make the sandbox what it was at its start, and prove it; only then may it serve another trajectory.
+
+        Every process but the runner ends, files are restored, the runner forgets calls and epochs. Whatever it raises,
+        the sandbox may only be destroyed after it.
+
+        Raises:
+            SpecRefused: it is not reset at all: destroying is cheap here, or its uses are up.
+            NotPristine: it is not proven to be as it was.
+            SandboxLost: it is gone.
         """
         ...
 

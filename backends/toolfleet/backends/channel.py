@@ -141,6 +141,15 @@ class Channel:
         """See `toolfleet.backends.base.Sandbox.ping`."""
         return int((await self._ask(await self._connected(), {"op": "ping", "ttl": ttl}))["processes"])
 
+    async def renew(self) -> None:
+        """End every process, and have the runner forget calls, epochs and everybody who knew it but us.
+
+        Raises:
+            SandboxLost: the runner does not answer.
+        """
+        self._boot = str((await self._ask(await self._connected(), {"op": "renew"}))["boot"])
+        self._epoch = 0
+
     async def detach(self) -> None:
         """Close the connection; the runner and its calls go on. What waits here fails with `SandboxLost`."""
         self._closed = True

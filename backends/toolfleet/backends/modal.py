@@ -7,7 +7,7 @@ The runner is the sandbox: when it ends, by itself or not, Modal takes the conta
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from toolfleet.backends.cancellation import to_the_end
 from toolfleet.backends.channel import Channel, Fenced
 from toolfleet.backends.local import place
 from toolfleet.backends.modal_cloud import ends, promises, relay, spec
+from toolfleet.backends.modal_cloud.proof import Proof
 from toolfleet.backends.modal_cloud.sdk import CloudError, Sdk, bounded, load, start_error
 from toolfleet.backends.modal_cloud.strays import Strays
 from toolfleet.backends.runner import config as boot
@@ -51,10 +52,22 @@ _ADDRESS = "@toolfleet"
 class ModalSandbox:
     """A live sandbox; see `toolfleet.backends.base.Sandbox`."""
 
-    def __init__(self, ref: SandboxRef, handle: "modal.Sandbox", channel: Channel) -> None:
+    def __init__(
+        self, ref: SandboxRef, handle: "modal.Sandbox", connect: Callable[[], Channel], proof: Proof | None = None
+    ) -> None:
         self.ref = ref
         self._handle = handle
-        self._channel = channel
+        self._connect = connect
+        self._channel = connect()
+        self._proof = proof
+
+    async def open(self) -> None:
+        """Connect to the runner.
+
+        Raises:
+            SandboxLost: nothing answers.
+        """
+        await self._channel.open()
 
     async def run(self, request: Request) -> Outcome:
         """See `toolfleet.backends.base.Sandbox.run`."""
@@ -90,6 +103,19 @@ class ModalSandbox:
             why = await ends.cause(self._handle) or str(error)
             raise SandboxLost(f"sandbox {self.ref.id} could not be saved: {why}", sent=True) from error
         return image.object_id
+
+    async def reset(self) -> None:
+        """See `toolfleet.backends.base.Sandbox.reset`. Only who has made a sandbox knows what it was."""
+        if self._proof is None:
+            raise SpecRefused("a sandbox of Modal is reset with modal.pooled = true, and by the worker that made it")
+        self._proof.count()
+        async with self._explained():
+            await self._channel.renew()
+        await self._channel.detach()
+        await self._proof.restore()
+        self._channel = self._connect()
+        async with self._explained():
+            await self._channel.open()
 
     async def detach(self) -> None:
         """See `toolfleet.backends.base.Sandbox.detach`. The SDK's own connections close when they have been idle."""
@@ -153,8 +179,10 @@ class ModalBackend:
                 handle = await asyncio.shield(order)
                 await _boot(handle, line)
                 ref = SandboxRef(self.name, handle.object_id, _ADDRESS, await self._place(), secret.hex())
-                channel = _channel(ref, handle, bundle)
-                await channel.open()
+                options = profile.modal
+                proof = await Proof.take(handle, bundle, options.max_uses) if options.pooled else None
+                sandbox = ModalSandbox(ref, handle, _channel(ref, handle, bundle), proof)
+                await sandbox.open()
         except CloudError as error:
             await to_the_end(self._clean(attempt, order))
             raise start_error(error, origin) from error
@@ -165,7 +193,7 @@ class ModalBackend:
             await to_the_end(self._clean(attempt, order))
             raise
         self._strays.made(attempt, ref.id)
-        return ModalSandbox(ref, handle, channel)
+        return sandbox
 
     async def attach(self, ref: SandboxRef) -> ModalSandbox:
         """See `toolfleet.backends.base.Backend.attach`. From anywhere, given the reference of its maker."""
@@ -176,9 +204,9 @@ class ModalBackend:
             handle = await self._handle(ref.id)
         except CloudError as error:
             raise SandboxLost(f"sandbox {ref.id} is gone: {error}", sent=False) from error
-        sandbox = ModalSandbox(ref, handle, channel := _channel(ref, handle, bundle))
+        sandbox = ModalSandbox(ref, handle, _channel(ref, handle, bundle))
         try:
-            await channel.open()
+            await sandbox.open()
         except SandboxLost as error:
             why = await ends.cause(handle) or str(error)
             await sandbox.detach()
@@ -305,9 +333,10 @@ async def _boot(handle: "modal.Sandbox", line: bytes) -> None:
     raise SandboxStartFailed(f"the runner did not start: {why or 'it has closed its output'}")
 
 
-def _channel(ref: SandboxRef, handle: "modal.Sandbox", bundle: Bundle) -> Channel:
+def _channel(ref: SandboxRef, handle: "modal.Sandbox", bundle: Bundle) -> Callable[[], Channel]:
     argv = bundle.argv(spec.MOUNTED, ref.address, program="relay")
-    return Channel(sealed(piped(lambda: relay.start(handle, argv)), bytes.fromhex(ref.secret)), f"sandbox {ref.id}")
+    connector = sealed(piped(lambda: relay.start(handle, argv)), bytes.fromhex(ref.secret))
+    return lambda: Channel(connector, f"sandbox {ref.id}")
 
 
 async def _terminate(handle: "modal.Sandbox") -> None:

@@ -34,7 +34,10 @@ _UNUSED = 14 * 24 * 3600.0
 _RUNNER = Path(__file__).parent / "runner"
 _PACKAGE = "toolfleet.backends.runner"
 #: Programs that a bundle holds, each a module of the runner with a ``main``.
-Program = Literal["main", "standalone", "relay"]
+Program = Literal["main", "standalone", "relay", "pristine"]
+
+#: Where a loader looks for libraries to load before all others, and a path of the same length where nothing can be.
+_PRELOAD, _NOWHERE = b"/etc/ld.so.preload", b"/dev/null/preload/"
 
 #: Prints the files of all modules that the runner imports: those found while it does so, and those there before.
 #: ``sys.modules`` alone is not enough, for a module may put another one in its own place.
@@ -53,7 +56,7 @@ class Recorder:
 found = {getattr(module, "__file__", None) for module in sys.modules.values()}
 sys.meta_path.insert(0, Recorder)
 sys.path.insert(0, sys.argv[1])
-from toolfleet.backends.runner import main, preload, relay, standalone
+from toolfleet.backends.runner import main, preload, pristine, relay, standalone
 preload.preload()
 print(*sorted(file for file in found if file and not file.startswith(sys.argv[1])), sep="\\n")
 """
@@ -207,6 +210,7 @@ def _fill(target: Path) -> None:
     loader = _loader(_interpreter())
     if loader is not None:
         _copy(loader, target / "lib/loader", 0o755)
+        _forgo_preload(target / "lib/loader")
         for library in _libraries(loader, linked):
             _copy(library, target / "lib" / library.name, 0o755)
     for place, _, _ in os.walk(target):
@@ -258,6 +262,15 @@ def _output(command: list[str]) -> str:
 def _copy(source: Path, target: Path, mode: int) -> None:
     shutil.copyfile(source, target)
     target.chmod(mode)
+
+
+def _forgo_preload(loader: Path) -> None:
+    """Have the loader look for its list of libraries to load first where there is none.
+
+    Root of a sandbox can write that list (``/etc/ld.so.preload``), and would be within every program of the runner's
+    that is started after it: also the one that looks for what root has left behind.
+    """
+    loader.write_bytes(loader.read_bytes().replace(_PRELOAD, _NOWHERE))
 
 
 def _compile(source: Path, target: Path) -> None:

@@ -4,6 +4,7 @@ from typing import Protocol
 
 from toolfleet.backends.base import Known, Outcome, Request, SandboxRef
 from toolfleet.backends.channel import Channel
+from toolfleet.config.errors import SpecRefused
 
 
 class Keeper(Protocol):
@@ -49,6 +50,10 @@ class RunnerSandbox:
     async def snapshot(self, name: str) -> str:
         """See `toolfleet.backends.base.Sandbox.snapshot`."""
         return await self._keeper.save(self.ref, name)
+
+    async def reset(self) -> None:
+        """See `toolfleet.backends.base.Sandbox.reset`."""
+        raise SpecRefused(f"a sandbox of {self.ref.backend} is not reset: to destroy it and make another costs less")
 
     async def detach(self) -> None:
         """See `toolfleet.backends.base.Sandbox.detach`."""

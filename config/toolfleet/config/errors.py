@@ -27,7 +27,8 @@
         ├── SpecRefused           the profile asks for what the backend cannot enforce
         ├── SandboxStartFailed    creation failed; another try may work
         ├── SandboxLost           the sandbox is gone, with everything in it
-        └── SnapshotLost          what a sandbox was to start from is gone
+        ├── SnapshotLost          what a sandbox was to start from is gone
+        └── NotPristine           a sandbox is not proven to be what it was at its start
 
 A message says what happened and what to do about it.
 """
@@ -154,3 +155,7 @@ class SandboxLost(BackendError):
 
 class SnapshotLost(BackendError):
     """There is no such snapshot (any more), so that no sandbox can start from it."""
+
+
+class NotPristine(BackendError):
+    """A used sandbox is not proven to be what it was at its start, so that nobody may get it any more."""

@@ -55,6 +55,13 @@ class ModalOptions(BaseModel):
     """Seconds without any connection to it after which Modal ends a sandbox: the backstop for those that nobody has."""
     unlimited_disk: bool = False
     """Do without the limit of ``disk_mib``, which Modal cannot hold."""
+    pooled: bool = False
+    """Use a sandbox for one trajectory after another, each time reset and proven to be as it was. Commands then have no
+    power of root but that over files and users."""
+    pool_max: int = Field(default=4, ge=1)
+    """Used sandboxes that wait beside the warm ones, with ``pooled``; further ones are destroyed."""
+    max_uses: int = Field(default=20, ge=1)
+    """Trajectories that a sandbox serves one after another, with ``pooled``."""
 
 
 class MorphOptions(BaseModel):

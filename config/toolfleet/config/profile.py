@@ -78,6 +78,11 @@ class Profile(BaseModel):
         ]
 
     @property
+    def reusable(self) -> int:
+        """How many used sandboxes may wait beside the warm ones for another trajectory."""
+        return self.modal.pool_max if self.backend == "modal" and self.modal.pooled else 0
+
+    @property
     def spec_hash(self) -> str:
         """Identity of the sandbox that this profile describes; pools never mix two of them."""
         spec = self.model_dump_json(include=_SPEC_FIELDS)

@@ -112,9 +112,14 @@ class FleetState(Ledger, Snapshots):
         args = (trajectory, boot, epoch, json.dumps(dict(sandbox)), sandbox["id"], sandbox["place"])
         return int(await self._run("furnish", *args))
 
-    async def renounce(self, trajectory: str, boot: str, epoch: int, sandbox_id: str, cause: str) -> Renounced:
-        """Give up the sandbox of a lease; whether it may be destroyed, and the generation of the workspace after it."""
-        verdict, generation = await self._run("renounce", trajectory, boot, epoch, sandbox_id, cause)
+    async def renounce(
+        self, trajectory: str, boot: str, epoch: int, sandbox_id: str, cause: str, *, reused: bool = False
+    ) -> Renounced:
+        """Give up the sandbox of a lease; whether it may be destroyed, and the generation of the workspace after it.
+
+        With ``reused`` a sandbox may serve one trajectory after another, and only its holder is told to destroy it.
+        """
+        verdict, generation = await self._run("renounce", trajectory, boot, epoch, sandbox_id, cause, int(reused))
         return Renounced(text(verdict) == "destroy", int(generation))
 
     async def hand_over(self, trajectory: str, holder: Holder) -> bool:

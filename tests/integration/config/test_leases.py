@@ -128,6 +128,19 @@ class TestRenounce:
     async def test_what_redis_has_forgotten_is_left(self, rig: Rig) -> None:
         assert not (await rig.renounce(Holder("w1", "w1-boot", 1))).destroy
 
+    async def test_one_that_serves_several_in_turn_is_destroyed_by_its_holder_only(self, rig: Rig) -> None:
+        """A holder of long ago cannot know whom it serves by now."""
+        await rig.producer()
+        await rig.worker()
+        before = await rig.furnished()
+        assert (await rig.state.renounce("t1", before.boot, before.epoch, "s1", "over", reused=True)).destroy
+        assert not (await rig.state.renounce("t1", before.boot, before.epoch, "s1", "over", reused=True)).destroy
+        assert await rig.state.release("t1", before)
+        now = await rig.hold("t2")
+        await rig.furnish(now, "t2", "s1")
+        assert not (await rig.state.renounce("t1", before.boot, before.epoch, "s1", "late", reused=True)).destroy
+        assert (await rig.state.renounce("t2", now.boot, now.epoch, "s1", "over", reused=True)).destroy
+
     async def test_a_loss_that_its_call_has_told_is_not_told_again(self, rig: Rig) -> None:
         """The holder died after it noted the loss, and before it recorded the call in which it had shown."""
         await rig.worker("w1")

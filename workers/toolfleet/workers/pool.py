@@ -17,8 +17,12 @@ from toolfleet.workers.budget import StartBudget
 log = logging.getLogger(__name__)
 
 
+#: Seconds that a runner waits for a word while its sandbox is reset.
+_RESET = 300.0
+
+
 class Ready(NamedTuple):
-    """A warm sandbox, and when it was ready, by the monotonic clock."""
+    """A warm sandbox, and when it was made, by the monotonic clock."""
 
     sandbox: Sandbox
     since: float
@@ -29,7 +33,8 @@ class WarmPool:
 
     The ready ones wait beside the slots, not in them: a worker holds at most its slots plus the warm level of every
     profile. Otherwise a fleet that is full, which is when starts hurt most, would never have a warm sandbox. A sandbox
-    is used by one trajectory and destroyed after it. ``on_taken`` is called when a ready one was handed out.
+    is used by one trajectory and destroyed after it, or reset where its profile asks for that: it comes back only when
+    it is proven to be what it was. ``on_taken`` is called when a ready one was handed out.
     """
 
     def __init__(
@@ -56,6 +61,8 @@ class WarmPool:
         self._saves_at: dict[str, str] = {}
         self._ready: dict[str, deque[Ready]] = {}
         self._warming: dict[str, int] = {}
+        self._born: dict[str, float] = {}
+        """When the sandboxes were made that may come back, by id."""
         self._destroying: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -148,10 +155,19 @@ class WarmPool:
 
     async def destroy(self, sandbox: Sandbox) -> None:
         """Destroy a sandbox; what fails is logged, and the sandbox's own end of life is the backstop."""
+        self._born.pop(sandbox.ref.id, None)
         try:
             await sandbox.close()
         except Exception:
             log.exception("sandbox %s could not be destroyed", sandbox.ref.id)
+
+    async def take_back(self, sandbox: Sandbox, profile: Profile) -> None:
+        """Part with a sandbox that has served: destroyed, or reset beside the caller to serve another trajectory."""
+        born = self._born.get(sandbox.ref.id)
+        if born is None or self._closed or time.monotonic() - born > profile.warm_age:
+            await self.destroy(sandbox)
+        else:
+            self._beside(self._recycle(sandbox, profile, born))
 
     async def refill(self) -> None:
         """Replace what has waited for too long, and create what is missing to the warm level of every profile."""
@@ -199,7 +215,24 @@ class WarmPool:
         except BaseException:
             self.discard(sandbox)
             raise
+        if profile.reusable and origin is None:
+            self._born[sandbox.ref.id] = time.monotonic()
         return sandbox
+
+    async def _recycle(self, sandbox: Sandbox, profile: Profile, born: float) -> None:
+        line = self._ready.setdefault(profile.spec_hash, deque())
+        try:
+            await sandbox.ping(_RESET)
+            await sandbox.reset()
+            await sandbox.ping(self.ttl)
+        except BackendError as error:
+            log.info("sandbox %s is used once: %s", sandbox.ref.id, error)
+            await self.destroy(sandbox)
+            return
+        if self._closed or len(line) >= profile.warm + profile.reusable:
+            await self.destroy(sandbox)
+        else:
+            line.append(Ready(sandbox, born))
 
     async def _add_ready(self, profile: Profile) -> None:
         key = profile.spec_hash
@@ -217,9 +250,10 @@ class WarmPool:
             self._ready.setdefault(key, deque()).append(Ready(sandbox, time.monotonic()))
 
     def _age_out(self, profile: Profile) -> None:
-        line = self._ready.get(profile.spec_hash)
-        while line and time.monotonic() - line[0].since > profile.warm_age:
-            self.discard(line.popleft().sandbox)
+        line = self._ready.get(profile.spec_hash, deque())
+        for ready in [ready for ready in line if time.monotonic() - ready.since > profile.warm_age]:
+            line.remove(ready)
+            self.discard(ready.sandbox)
 
     async def _destroy_ref(self, ref: SandboxRef) -> None:
         try:

@@ -119,7 +119,9 @@ class Tenancy:
 
     async def part(self, lease: Lease, sandbox: Sandbox, cause: str, *, patience: float | None = None) -> None:
         """Give up a sandbox of a lease. It is destroyed beside the caller, unless another worker goes on with it."""
-        if await self._renounced(lease, sandbox.ref, cause, self.patience if patience is None else patience):
+        mine = await self._renounced(lease, sandbox.ref, cause, self.patience if patience is None else patience)
+        # One that may serve another trajectory is left to its runner: whom we have lost may be somebody else's by now.
+        if mine and not lease.profile.reusable:
             self._pool.discard(sandbox)
         else:
             await sandbox.detach()
@@ -131,7 +133,7 @@ class Tenancy:
             if sandbox is None:
                 return
             if await self._renounced(lease, sandbox.ref, "the lease ended", patience):
-                await self._pool.destroy(sandbox)
+                await self._pool.take_back(sandbox, lease.profile)
             else:
                 await sandbox.detach()
 
@@ -172,7 +174,7 @@ class Tenancy:
             raise HeldElsewhere from None
         except SandboxLost as error:
             cause = f"its worker is gone, and so is the sandbox: {error}"
-            if await self._renounced(lease, ref, cause, self.patience):
+            if await self._renounced(lease, ref, cause, self.patience) and not lease.profile.reusable:
                 self._pool.discard_ref(ref)
             if lease.used:
                 lease.lost = cause
@@ -182,7 +184,10 @@ class Tenancy:
         """Whether the sandbox is to be destroyed; without an answer it is left, and its runner ends it if need be."""
         try:
             found = await persist(
-                lambda: self._state.renounce(lease.trajectory_id, self._boot, lease.epoch, ref.id, cause), patience
+                lambda: self._state.renounce(
+                    lease.trajectory_id, self._boot, lease.epoch, ref.id, cause, reused=lease.profile.reusable > 0
+                ),
+                patience,
             )
         except OUTAGES as error:
             log.warning("sandbox %s is left to its runner, for Redis does not answer: %s", ref.id, error)

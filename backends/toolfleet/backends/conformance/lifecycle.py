@@ -97,6 +97,35 @@ async def a_snapshot_is_where_others_begin_or_is_refused(rig: Rig) -> None:
         raise AssertionError("a sandbox starts from a snapshot that was dropped")
 
 
+@check
+async def a_used_sandbox_is_made_pristine_or_is_not_used_again(rig: Rig) -> None:
+    """Files, processes, calls and epochs of whom it served before are gone; a backend that does not reset says so."""
+    box = await rig.box()
+    await box.sandbox.claim(3)
+    await box.sh("echo left > /tmp/.left; (setsid sleep 9001 > /dev/null 2>&1 &)", call_id="theirs")
+    try:
+        await box.sandbox.reset()
+    except SpecRefused as refused:
+        assert len(str(refused)) > 20
+        return
+    await box.sandbox.claim(1)
+    assert await box.sandbox.query("theirs") == "unknown"
+    assert await box.text("ls -A /tmp | wc -l") == "0"
+    assert await box.alive("sleep 9001") == []
+
+
+@check
+async def a_sandbox_that_is_ended_from_outside_is_a_typed_loss(rig: Rig) -> None:
+    """As by its provider's own clock: the call in flight had been sent, the next one provably never was."""
+    box = await rig.box()
+    running = asyncio.create_task(box.sh("sleep 9001", timeout=600, call_id="running"))
+    await box.eventually(lambda: box.runs("running"))
+    await rig.backend.destroy(box.sandbox.ref)
+    assert await _lost(running)
+    assert not await _lost(box.sh("true"))
+    await _lost(box.sandbox.ping(30))
+
+
 async def _lost(attempt: Awaitable[object]) -> bool:
     """Whether an attempt that must fail had been sent."""
     try:

@@ -25,6 +25,7 @@ CAPABILITIES = Capabilities(
     limits={"memory": "monitor, then Modal's own limit", "pids": "monitor", "cpu": "Modal"},
     attach="anywhere",
     pty=True,
+    reset=True,
     notes=(
         "The lifetime of a sandbox (modal.max_lifetime, at most a day) begins at its creation and cannot be prolonged.",
         "Files are on Modal's disk, without a limit of disk_mib.",

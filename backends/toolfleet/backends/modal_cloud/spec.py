@@ -44,6 +44,11 @@ def check(profile: Profile) -> None:
             "Modal keeps the files of a sandbox on its own disk and limits them to no disk_mib: "
             "say storage = 'disk' and modal.unlimited_disk = true to do without that limit"
         )
+    if options.pooled and (options.volumes or options.gpu is not None):
+        raise SpecRefused(
+            "modal.pooled proves nothing of what a volume or a GPU still holds: do without modal.volumes and "
+            "modal.gpu, or without modal.pooled"
+        )
     if options.registry_secret is not None and profile.image.startswith(_IMAGE_ID):
         raise SpecRefused(
             "modal.registry_secret is for images of a registry, and 'image' is the id of one that is built"
@@ -102,5 +107,6 @@ def config(profile: Profile) -> Config:
         workdir=profile.workdir,
         env=profile.env,
         inherit=True,
+        provable=profile.modal.pooled,
         monitor=True,
     )

@@ -39,6 +39,8 @@ class Config:
     """Commands get the runner's own environment below ``env``: that of the image, where an engine has set it."""
     count: bool = True
     """The runner holds the limit on processes (``RLIMIT_NPROC``); False where the engine counts them."""
+    provable: bool = False
+    """Commands have no power by which they could deceive a later look at the sandbox, see `pristine`."""
     monitor: bool = False
     """No cgroup holds the memory limit, so the runner has to."""
     grace: float = 0.5

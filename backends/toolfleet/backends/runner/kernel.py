@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+from collections.abc import Iterable
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 MS_REMOUNT, MS_BIND, MS_MOVE, MS_REC = 32, 4096, 8192, 16384
@@ -11,6 +12,8 @@ CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_FSETID, CAP_KILL = 0, 1, 3, 4, 5
 #: What lets a process look into others that are hidden from it; the second one since Linux 6.13.
 _CAP_SYS_PTRACE, _CAP_PERFMON = 19, 38
 _CAP_LAST = 63
+_CAP_SETGID, _CAP_SETUID = 6, 7
+_OVER_FILES = (CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_FSETID, CAP_KILL, _CAP_SETGID, _CAP_SETUID)
 
 _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NAME, _PR_SET_NO_NEW_PRIVS = 4, 24, 15, 38
 _PR_SET_CHILD_SUBREAPER, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_LOWER, _PR_CAP_AMBIENT_CLEAR_ALL = 36, 47, 3, 4
@@ -88,12 +91,23 @@ def capable(cap: int) -> bool:
 
 
 def forgo_peeping() -> None:
-    """Take the power over what is hidden (see `hide_from_ptrace`) from this process and from all it will ever start.
+    """Take the power over what is hidden (see `hide_from_ptrace`) from this process and from all it will ever start."""
+    _forgo((_CAP_SYS_PTRACE, _CAP_PERFMON))
 
-    Who lacks the privilege to do so has no such capability to pass on either.
+
+def forgo_deceiving() -> None:
+    """Take from this process, and from all it will ever start, every power but those of root over files and users.
+
+    Without them root of a sandbox makes no mounts, devices, kernel settings or times that a later look would believe.
     """
+    _forgo(cap for cap in range(_CAP_LAST + 1) if cap not in _OVER_FILES)
+    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, ctypes.c_ulong(1), 0, 0, 0), "no_new_privs")
+
+
+def _forgo(caps: Iterable[int]) -> None:
+    """Drop capabilities for good. Who lacks the privilege to do so has no such capability to pass on either."""
     data = _capabilities()
-    for cap in (_CAP_SYS_PTRACE, _CAP_PERFMON):
+    for cap in caps:
         _libc.prctl(_PR_CAPBSET_DROP, ctypes.c_ulong(cap), 0, 0, 0)
         _libc.prctl(_PR_CAP_AMBIENT, ctypes.c_ulong(_PR_CAP_AMBIENT_LOWER), ctypes.c_ulong(cap), 0, 0)
         half, mask = data[cap // 32], ~(1 << cap % 32)

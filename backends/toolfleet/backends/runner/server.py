@@ -9,6 +9,7 @@ Requests carry ``op`` and a request id ``rid``, which comes back in the reply::
     cancel  call                         -> known
     query   call                         -> state
     ping    ttl                          -> processes
+    renew                                -> boot: all processes end, and nothing is known any more of calls and epochs
 
 A frame that makes no sense closes its connection and nothing else. Connections of an epoch below the highest one ever
 claimed are *fenced*: all their requests but ``query`` are refused.
@@ -22,6 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 from toolfleet.backends.runner import applets, frames, spool
 from toolfleet.backends.runner.calls import Finished
@@ -180,6 +182,7 @@ class Server:
         self._disk = disk
         self._secret = secret
         self._strangers: list[Connection] = []
+        self._connections: WeakSet[Connection] = WeakSet()
         self._boot = os.urandom(8).hex()
         self._epochs: list[int] = []
         self._orphaned: Timer | None = None
@@ -190,6 +193,7 @@ class Server:
             "cancel": self._cancel,
             "query": self._query,
             "ping": self._ping,
+            "renew": self._renew,
         }
         listener.setblocking(False)
         reactor.watch(listener.fileno(), READ, self._accept)
@@ -208,10 +212,11 @@ class Server:
         with contextlib.suppress(OSError):
             sock, _ = self._listener.accept()
             sock.setblocking(False)
-            if self._secret is None:
-                Connection(self._reactor, sock, self._handle)
-            else:
-                self._admit(Connection(self._reactor, sock, self._handle, Seal(self._secret, "runner")))
+            seal = None if self._secret is None else Seal(self._secret, "runner")
+            connection = Connection(self._reactor, sock, self._handle, seal)
+            self._connections.add(connection)
+            if seal is not None:
+                self._admit(connection)
 
     def _admit(self, stranger: Connection) -> None:
         """Let a connection that a command might have made wait in a small crowd until it has proved itself."""
@@ -250,6 +255,15 @@ class Server:
     def _ping(self, connection: Connection, header: Header, _: bytes) -> None:
         self.expire_in(_seconds(header["ttl"]))
         connection.send({"rid": header["rid"], "processes": self._supervisor.count()})
+
+    def _renew(self, connection: Connection, header: Header, _: bytes) -> None:
+        """Begin anew. Whoever knew the runner before is shut out: by its connection now, by the boot id for ever."""
+        self._supervisor.renew()
+        for other in list(self._connections):
+            if other is not connection:
+                other.close()
+        self._boot, self._epochs, connection.epoch = os.urandom(8).hex(), [], 0
+        connection.send({"rid": header["rid"], "boot": self._boot})
 
     # -- run ------------------------------------------------------------------------------------------------------
 

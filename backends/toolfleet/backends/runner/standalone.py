@@ -14,6 +14,7 @@ standard error. Neither secret nor configuration is ever in an argument, a varia
 
 import contextlib
 import os
+import resource
 import socket
 import sys
 from functools import partial
@@ -35,6 +36,9 @@ def main() -> None:
     say = _detach() if mode == "daemon" else 1
     config, outside = _fetch(address) if mode == "fetch" else _listen(address)
     kernel.forgo_peeping()
+    if config.provable:
+        kernel.forgo_deceiving()
+        resource.setrlimit(resource.RLIMIT_MSGQUEUE, (0, 0))  # message queues outlive processes, and nobody sees them
     os.chdir("/")
     with contextlib.suppress(OSError):  # a command that names no directory of its own will be told
         os.makedirs(config.workdir, exist_ok=True)

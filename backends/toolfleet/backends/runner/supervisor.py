@@ -261,6 +261,14 @@ class Supervisor:
         for waiter in call.waiters:
             waiter(finished)
 
+    def renew(self) -> None:
+        """End every process, and forget every call."""
+        self.kill_all()
+        self.reap()
+        for call in list(self._running.values()):
+            self._finish(call)
+        self._outcomes = Outcomes()
+
     def kill_all(self) -> None:
         """End every process of the sandbox at once."""
         if os.getpid() == 1:
