@@ -292,8 +292,10 @@ class Backend(Protocol):
         """
         ...
 
-    async def tidy(self) -> None:
+    async def tidy(self, fleet: str = "") -> None:
         """Remove what is provably dead, whoever notices it first; called every half minute by every worker.
+
+        What lies where other fleets have theirs, too, goes only when it is of ``fleet``.
 
         Raises:
             SandboxLost: something could not be looked at; it is the next time.

@@ -149,7 +149,7 @@ class BubblewrapBackend:
                 refs.append(ref)
         return refs
 
-    async def tidy(self) -> None:
+    async def tidy(self, fleet: str = "") -> None:
         """See `toolfleet.backends.base.Backend.tidy`."""
         await self.list()
         await asyncio.to_thread(self._snapshots.tidy)

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import ClassVar
 
@@ -34,6 +35,8 @@ from toolfleet.config.profile import Profile
 #: Seconds until a killed container must be gone, and that saving one may take.
 _PATIENCE, _SAVE_WITHIN = 30.0, 600.0
 _SNAPSHOTS = "toolfleet-snapshot"
+#: Seconds after which a container that was not started never will be: three times what a start may take.
+_HALF_MADE = 600.0
 #: Written into a sandbox's directory when its container has been started.
 _STARTED = "started"
 
@@ -52,8 +55,9 @@ class DockerBackend:
         )
     }
 
-    def __init__(self, runtime_dir: Path) -> None:
+    def __init__(self, runtime_dir: Path, *, half_made: float = _HALF_MADE) -> None:
         self._runtime_dir = runtime_dir
+        self._half_made = half_made
         self._root = runtime_dir / "docker"
         self._host = socket.gethostname()
         self._engine = Engine()
@@ -140,9 +144,22 @@ class DockerBackend:
             await asyncio.to_thread(_sweep, directory, owner)
         return refs
 
-    async def tidy(self) -> None:
-        """See `toolfleet.backends.base.Backend.tidy`."""
+    async def tidy(self, fleet: str = "") -> None:
+        """See `toolfleet.backends.base.Backend.tidy`.
+
+        A container that was made and not started in all that time is nobody's: whoever makes one starts it at once or
+        removes it, and one that comes back to it later is told that it is gone. Its age is by the engine's own clock.
+        """
         await self.list()
+        wanted = {"label": [labels.ID, f"{labels.FLEET}={fleet}"], "status": ["created"]}
+        try:
+            made = await self._engine.call(lambda client: client.containers(all=True, filters=wanted))
+            now = _clock(await self._engine.call(lambda client: client.info())) if made else 0.0
+        except (EngineError, EngineGone) as error:
+            raise SandboxLost(await self._unavailable(error), sent=False) from error
+        for container in made:
+            if now - container["Created"] >= self._half_made:
+                await self.destroy(labels.ref(self.name, container["Labels"]))
 
     async def destroy(self, ref: SandboxRef) -> None:
         """See `toolfleet.backends.base.Backend.destroy`.
@@ -293,6 +310,11 @@ class DockerBackend:
 def _image(snapshot: str) -> str:
     """The image of a snapshot, by its id or the name that it was given."""
     return snapshot if ":" in snapshot else f"{_SNAPSHOTS}:{snapshot}"
+
+
+def _clock(info: Mapping[str, object]) -> float:
+    """The time of the engine, in seconds since the epoch."""
+    return datetime.fromisoformat(str(info["SystemTime"])).timestamp()
 
 
 def _record(directory: Directory, owner: Owner, profile: Profile) -> None:

@@ -226,7 +226,7 @@ class ModalBackend:
             raise SandboxLost(f"sandboxes cannot be listed: {error}", sent=False) from error
         return [SandboxRef(self.name, handle.object_id, _ADDRESS, where) for handle in found]
 
-    async def tidy(self) -> None:
+    async def tidy(self, fleet: str = "") -> None:
         """See `toolfleet.backends.base.Backend.tidy`. Only what this backend has made itself is looked at.
 
         Dead sandboxes are Modal's affair, and a list of everybody's would be long.

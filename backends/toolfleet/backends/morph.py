@@ -127,7 +127,7 @@ class MorphBackend:
                 await self.destroy(spec.ref(instance, where))
         return [spec.ref(instance, where) for instance in instances if instance.status != "error"]
 
-    async def tidy(self) -> None:
+    async def tidy(self, fleet: str = "") -> None:
         """See `toolfleet.backends.base.Backend.tidy`. There is nothing to do: every VM has a time to live."""
 
     async def destroy(self, ref: SandboxRef) -> None:

@@ -138,6 +138,33 @@ async def test_only_what_is_dead_and_ours_is_removed(
     await theirs.sandbox.close()
 
 
+async def test_any_worker_of_the_fleet_removes_what_was_never_started(
+    make: "Make", backend: DockerBackend, client: "docker.APIClient", tmp_path: Path
+) -> None:
+    """Made by a worker of another name, on another machine, which can no more be asked; once it is old enough."""
+    box = await make()
+    found = client.inspect_container(f"toolfleet-{box.sandbox.ref.id}")
+    creator = json.loads(found["Config"]["Labels"]["toolfleet.creator"])
+    elsewhere = {"toolfleet.creator": json.dumps({**creator, "host": "another"}), "toolfleet.worker": "worker-9"}
+    for name, fleet in {"half-made": OWNER.fleet, "their-half": "test-fleet-2"}.items():
+        marks = {**found["Config"]["Labels"], **elsewhere, "toolfleet.id": name, "toolfleet.fleet": fleet}
+        client.create_container(found["Image"], ["x"], name=f"toolfleet-{name}", labels=marks)
+
+    def left() -> set[str]:
+        made = client.containers(all=True, filters={"status": "created"})
+        return {container["Labels"].get("toolfleet.id", "") for container in made}
+
+    await backend.tidy(OWNER.fleet)
+    assert left() >= {"half-made", "their-half"}, "it may be about to be started"
+    neighbour = DockerBackend(tmp_path, half_made=0.0)
+    await neighbour.tidy(OWNER.fleet)
+    assert "half-made" not in left()
+    assert "their-half" in left()
+    assert await box.text("echo on") == "on"
+    await neighbour.shutdown()
+    client.remove_container("toolfleet-their-half")
+
+
 async def test_a_cancelled_creation_leaves_nothing(backend: DockerBackend, client: "docker.APIClient") -> None:
     """At whatever moment it is cancelled; the fixture looks for what is left."""
     await (await backend.create(profile(), OWNER)).close()

@@ -189,7 +189,7 @@ class WarmPool:
     async def tidy(self) -> None:
         """Have the backends remove what is provably dead."""
         for backend in self._backends.values():
-            await backend.tidy()
+            await backend.tidy(self._owner.fleet)
 
     async def close(self) -> None:
         """Destroy every ready sandbox, wait for those on their way out, and let go of the backends."""
