@@ -1,10 +1,11 @@
 """What the engine is asked for: a profile as the arguments of a container, with nothing in it that cannot be held."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from toolfleet.backends.base import FIRST_TTL, Capabilities
+from toolfleet.backends import told
+from toolfleet.backends.base import Capabilities
 from toolfleet.backends.engine.images import Image
 from toolfleet.backends.runner.config import Config
 from toolfleet.backends.runner.enter import INODES_PER_MIB
@@ -132,12 +133,8 @@ def config(profile: Profile, user: str) -> Config:
     env = dict(profile.env)
     if user == NOBODY:
         env.setdefault("HOME", "/tmp")  # noqa: S108 - in the sandbox; nobody's home does not exist
-    return Config(
-        disk=profile.disk_mib * MIB,
-        memory=profile.memory_mib * MIB,
-        pids=profile.pids,
-        ttl=FIRST_TTL,
-        workdir=profile.workdir,
+    return replace(
+        told.config(profile),
         env=env,
         inherit=True,
         count=False,

@@ -6,13 +6,13 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from toolfleet.backends.channel import Line, unix
 from toolfleet.backends.engine import spec
 from toolfleet.backends.engine.client import Engine, EngineError, EngineGone
 from toolfleet.backends.engine.wire import Wire
+from toolfleet.backends.local import records
 from toolfleet.backends.local.records import Directory
 from toolfleet.backends.runner import config as boot
 from toolfleet.backends.runner.config import Config
@@ -68,7 +68,10 @@ class BySocket:
         self._place.chmod(0o755)
         self.binds = [*binds, f"{self._place}:{spec.BOOT}:ro"]
         self._listener = directory.listen()
-        self._boot = _listen(self._place)
+        self._boot = records.listen(self._place / _BOOT_SOCKET, socket.SOCK_SEQPACKET, 1)
+        self._boot.setblocking(False)
+        # Whatever the user of the sandbox is; only the sandbox and we can get to it.
+        (self._place / _BOOT_SOCKET).chmod(0o666)
 
     async def boot(self, wire: Wire, config: Config) -> None:
         """See `Way.boot`."""
@@ -154,20 +157,3 @@ def kept_secret(directory: Directory) -> str:
         return (directory.path / _SECRET).read_text()
     except OSError:
         return ""
-
-
-def _listen(place: Path) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    directory = os.open(place, os.O_PATH | os.O_CLOEXEC)
-    try:
-        listener.bind(f"/proc/self/fd/{directory}/{_BOOT_SOCKET}")
-        # Whatever the user of the sandbox is; only the sandbox and we can get to it.
-        (place / _BOOT_SOCKET).chmod(0o666)
-        listener.listen(1)
-        listener.setblocking(False)
-    except BaseException:
-        listener.close()
-        raise
-    finally:
-        os.close(directory)
-    return listener

@@ -5,10 +5,11 @@ mounts on a stage; the runner does the rest (``toolfleet.backends.runner.enter``
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
-from toolfleet.backends.base import FIRST_TTL
-from toolfleet.backends.runner.config import MIB, Config
+from toolfleet.backends import told
+from toolfleet.backends.runner.config import Config
 from toolfleet.backends.runner.enter import LOWER, NEW_ROOT, SCRATCH, STAGE
 from toolfleet.config.errors import SpecRefused
 from toolfleet.config.profile import Profile
@@ -108,13 +109,8 @@ def config(profile: Profile, *, monitor: bool) -> Config:
     """What the runner of a sandbox of this profile is told."""
     files = {"/etc/hosts": _HOSTS, "/etc/hostname": "sandbox\n"} if profile.network == "none" else _host_network_files()
     on_host = profile.rootfs is None
-    return Config(
-        disk=profile.disk_mib * MIB,
-        memory=profile.memory_mib * MIB,
-        pids=profile.pids,
-        ttl=FIRST_TTL,
-        workdir=profile.workdir,
-        env=dict(profile.env),
+    return replace(
+        told.config(profile),
         overlay=not on_host,
         staged=[*(_base_paths() if on_host else ()), "/proc", "/dev"],
         files=files,

@@ -74,18 +74,8 @@ class Directory:
             return None
 
     def listen(self) -> socket.socket:
-        """The socket that the runner will accept on; bound through a descriptor, for paths of any length."""
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        directory = os.open(self.path, os.O_PATH | os.O_CLOEXEC)
-        try:
-            listener.bind(f"/proc/self/fd/{directory}/{self.socket.name}")
-            listener.listen(128)
-        except BaseException:
-            listener.close()
-            raise
-        finally:
-            os.close(directory)
-        return listener
+        """The socket that the runner will accept on."""
+        return listen(self.socket, socket.SOCK_STREAM, 128)
 
     def live(self, record: Record) -> bool:
         """Whether the sandbox runs, or is about to."""
@@ -110,6 +100,21 @@ class Directory:
     def remove(self) -> None:
         """Remove the directory."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def listen(path: Path, kind: socket.SocketKind, backlog: int) -> socket.socket:
+    """A unix socket that listens at ``path``; bound through a descriptor, for paths of any length."""
+    listener = socket.socket(socket.AF_UNIX, kind)
+    directory = os.open(path.parent, os.O_PATH | os.O_CLOEXEC)
+    try:
+        listener.bind(f"/proc/self/fd/{directory}/{path.name}")
+        listener.listen(backlog)
+    except BaseException:
+        listener.close()
+        raise
+    finally:
+        os.close(directory)
+    return listener
 
 
 async def end(record: Record, patience: float) -> bool:

@@ -1,13 +1,15 @@
 """What a profile says, in Modal's words; and what Modal cannot hold."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolfleet.backends.base import FIRST_TTL, Owner
+from toolfleet.backends import told
+from toolfleet.backends.base import Owner
 from toolfleet.backends.modal_cloud.sdk import load
 from toolfleet.backends.runner.config import Config
 from toolfleet.config.errors import SpecRefused
-from toolfleet.config.profile import MIB, Profile
+from toolfleet.config.profile import Profile
 
 if TYPE_CHECKING:
     import modal
@@ -99,13 +101,8 @@ def tags(owner: Owner) -> dict[str, str]:
 
 def config(profile: Profile) -> Config:
     """What the runner is told. Modal's own memory limit kills the sandbox, so the runner's comes first."""
-    return Config(
-        disk=profile.disk_mib * MIB,
-        memory=profile.memory_mib * MIB,
-        pids=profile.pids,
-        ttl=FIRST_TTL,
-        workdir=profile.workdir,
-        env=profile.env,
+    return replace(
+        told.config(profile),
         inherit=True,
         provable=profile.modal.pooled,
         monitor=True,

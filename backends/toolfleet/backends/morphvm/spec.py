@@ -2,14 +2,16 @@
 
 import hashlib
 import hmac
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from toolfleet.backends.base import FIRST_TTL, Owner, SandboxRef
+from toolfleet.backends import told
+from toolfleet.backends.base import Owner, SandboxRef
 from toolfleet.backends.morphvm.install import Limits
 from toolfleet.backends.runner.config import Config
 from toolfleet.config.errors import SpecRefused
 from toolfleet.config.options import MorphOptions
-from toolfleet.config.profile import MIB, Profile
+from toolfleet.config.profile import Profile
 
 if TYPE_CHECKING:
     from morphcloud.api import Instance
@@ -113,13 +115,8 @@ def first_ttl(morph: MorphOptions) -> int:
 
 def config(profile: Profile, limits: Limits) -> Config:
     """What the runner of a VM is told."""
-    return Config(
-        disk=profile.disk_mib * MIB,
-        memory=profile.memory_mib * MIB,
-        pids=profile.pids,
-        ttl=FIRST_TTL,
-        workdir=profile.workdir,
-        env=dict(profile.env),
+    return replace(
+        told.config(profile),
         inherit=True,
         count=limits == "rlimit",
         monitor=limits != "cgroup",
