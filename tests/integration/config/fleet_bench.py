@@ -16,6 +16,7 @@ from integration.config.model_parts import LIVE, Ending, Lease
 from toolfleet.config import connection
 from toolfleet.config.answers import Holder
 from toolfleet.config.contract import ToolCall, ToolResult
+from toolfleet.config.snapshots import Origin
 
 T = TypeVar("T")
 
@@ -26,6 +27,8 @@ TRAJECTORIES = ("t1", "t2", "t3", "t4", "t5")
 #: Calls that run outside the sandbox; of the one trajectory the first, of the other the second.
 OUTSIDE = frozenset({"t1.c1", "t2.c0"})
 PRODUCERS = ("p1", "p2")
+#: Numbers of a trajectory's calls; the last one saves its workspace for another to start from.
+NUMBERS = (0, 1, 7)
 
 
 def ident(trajectory: str, number: int) -> str:
@@ -60,7 +63,7 @@ class FleetBench(RuleBasedStateMachine):
         self.state = WatchedState(self.client, bench.settings(url))
         self.redis = redis.Redis.from_url(url, decode_responses=True)
         self.redis.flushall()
-        calls = {t: [ident(t, 0), ident(t, 1)] for t in TRAJECTORIES}
+        calls = {t: [ident(t, number) for number in NUMBERS] for t in TRAJECTORIES}
         self.history = self.state.history = History(self.redis, self.state, SLOTS, calls)
         self.model = Model()
         self.boots = dict.fromkeys(SLOTS, 1)
@@ -70,6 +73,8 @@ class FleetBench(RuleBasedStateMachine):
         """Trajectory -> every holder that anybody was told of, the last one last."""
         self.sandboxes: dict[str, list[str]] = defaultdict(list)
         """Trajectory -> every sandbox that was made for it."""
+        self.origins: dict[str, Origin] = {}
+        """Trajectory -> the snapshot that it is to start from."""
         self.went: dict[str, set[str]] = defaultdict(set)
         """Call -> attempts that passed the gate."""
         self.delivered: dict[tuple[str, str], list[Ending]] = defaultdict(list)
@@ -143,7 +148,9 @@ class FleetBench(RuleBasedStateMachine):
         calls = [name for name, call in model.calls.items() if call.trajectory == trajectory]
         keys = [key(name, trajectory) for name in ("lease", "calls", "waiter")]
         self.redis.delete(*keys, *(key("call", name) for name in calls))
-        self.redis.zrem(key("room", "default"), trajectory)
+        for room in self.rooms():
+            self.redis.zrem(room, trajectory)
+        self.origins.pop(trajectory, None)
         for worker in SLOTS:
             self.redis.srem(key("leases", worker), trajectory)
             model.held.get(worker, set()).discard(trajectory)
@@ -153,7 +160,22 @@ class FleetBench(RuleBasedStateMachine):
         model.entered.pop(trajectory, None)
         model.room.pop(trajectory, None)
 
+    def rooms(self) -> list[str]:
+        """The keys of all rooms."""
+        return [self.state.key("room", f"default{where}") for where in ("", *(f"@{p}" for p in set(PLACES.values())))]
+
     # -- what must hold after each step
+
+    @invariant()
+    def snapshots_are_as_the_model_says(self) -> None:
+        """Who has yet to start from them, and which are to go now."""
+        due: Any = self.redis.zrangebyscore(self.state.key("snapshots"), "-inf", _now_ms(self.redis))
+        assert set(due) == self.model.due
+        for name, users in self.model.snapshots.items():
+            assert self.redis.smembers(self.state.key("forks", name)) == users
+            # Who is to start from it has not done so, and whoever may still do so keeps it.
+            named = {t for t, lease in self.model.leases.items() if lease.origin == name}
+            assert named <= users or name in self.model.due
 
     @invariant()
     def replies_are_as_the_model_says(self) -> None:
@@ -186,7 +208,7 @@ class FleetBench(RuleBasedStateMachine):
     def leases_are_as_the_model_says(self) -> None:
         """And so are slots and the waiting room, where nobody is who has a slot."""
         seen = self.history.look()
-        room: Any = self.redis.zrange(self.state.key("room", "default"), 0, -1)
+        room = [trajectory for key in self.rooms() for trajectory in self.redis.zrange(key, 0, -1)]
         assert set(room) == set(self.model.room)
         for worker, held in seen.held.items():
             assert held == self.model.held.get(worker, set())
@@ -208,6 +230,7 @@ class FleetBench(RuleBasedStateMachine):
             assert int(fields["generation"]) == lease.generation
             assert fields["producer"] == lease.producer
             assert (fields.get("sandbox_id", ""), fields.get("place", "")) == (lease.sandbox, lease.place)
+            assert fields.get("origin", "") == lease.origin
 
     @invariant()
     def every_call_is_in_one_state_of_the_ledger(self) -> None:
@@ -215,7 +238,7 @@ class FleetBench(RuleBasedStateMachine):
         for trajectory in TRAJECTORIES:
             index: Any = self.redis.zrange(self.state.key("calls", trajectory), 0, -1)
             assert index == self.model.entered.get(trajectory, [])
-            for number in (0, 1):
+            for number in NUMBERS:
                 name = ident(trajectory, number)
                 fields: Any = self.redis.hgetall(self.state.key("call", name))
                 call = self.model.calls.get(name)
@@ -229,3 +252,8 @@ class FleetBench(RuleBasedStateMachine):
                     assert (fields["producer"], fields["boot"]) == (call.producer, call.holder.boot)
                 else:
                     assert ending(ToolResult.model_validate_json(fields["result"])) == call.ending
+
+
+def _now_ms(client: redis.Redis) -> int:
+    seconds, micros = client.time()
+    return int(seconds * 1000 + micros // 1000)

@@ -6,11 +6,22 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 from integration.config import rig as bench
-from integration.config.fleet_bench import OUTSIDE, PLACES, PRODUCERS, SLOTS, TRAJECTORIES, Belief, FleetBench, ending
+from integration.config.fleet_bench import (
+    NUMBERS,
+    OUTSIDE,
+    PLACES,
+    PRODUCERS,
+    SLOTS,
+    TRAJECTORIES,
+    Belief,
+    FleetBench,
+    ending,
+)
 from integration.config.model_parts import Lease, Worker
 
 from toolfleet.config.answers import Finished, Holder
 from toolfleet.config.contract import Status, ToolCall, ended
+from toolfleet.config.snapshots import Origin, Saved
 
 trajectories = st.sampled_from(TRAJECTORIES)
 workers = st.sampled_from(sorted(SLOTS))
@@ -46,24 +57,29 @@ class FleetMachine(FleetBench):
             self.do(self.state.producer_gone(producer))
             self.model.producers.discard(producer)
 
-    @rule(trajectory=trajectories, producer=producers, knows=st.booleans(), anew=st.sampled_from(["", "tell", "told"]))
-    def route(self, trajectory: str, producer: str, knows: bool = True, anew: Any = "tell") -> None:
+    @rule(
+        trajectory=trajectories, producer=producers, knows=st.booleans(),
+        anew=st.sampled_from(["", "tell", "told"]), anywhere=st.booleans(),
+    )  # fmt: skip
+    def route(
+        self, trajectory: str, producer: str, knows: bool = True, anew: Any = "tell", anywhere: bool = False
+    ) -> None:
         known = max((holder.epoch for holder in self.holders[trajectory]), default=0) if knows else 0
         is_new = trajectory not in self.model.leases
-        found = self.do(
-            self.state.route(
-                trajectory, producer, "default", sweep="s", setup=[], wait=300.0, known_epoch=known, forgotten=anew
-            )
-        )
-        self.note("route", found.verdict, self.model.route(trajectory, producer, self.chosen, known, anew))
+        origin = self.origins.get(trajectory, Origin("", ""))
+        origin = origin._replace(place="") if anywhere else origin
+        asked = {"known_epoch": known, "forgotten": anew, "origin": origin}
+        found = self.do(self.state.route(trajectory, producer, "default", sweep="s", setup=[], wait=300.0, **asked))
+        expected = self.model.route(trajectory, producer, self.chosen, known, anew, *origin)
+        self.note("route", found.verdict, expected)
         if found.holder:
             lease = self.model.leases[trajectory]
             assert found.holder == Holder(lease.worker, lease.boot, lease.epoch)
             assert not is_new or found.holder.epoch > known, "the epoch fell for one who knew it"
             self.learn(trajectory, found.holder)
         elif found.verdict == "waiting":
-            score = self.redis.zscore(self.state.key("room", "default"), trajectory)
-            self.model.room[trajectory].since = float(score)  # type: ignore[arg-type]
+            scores: Any = [self.redis.zscore(room, trajectory) for room in self.rooms()]
+            (self.model.room[trajectory].since,) = [float(score) for score in scores if score is not None]
             self.model.room[trajectory].expired = False
 
     @precondition(lambda self: self.model.room)
@@ -83,7 +99,8 @@ class FleetMachine(FleetBench):
     @rule(trajectory=trajectories, really=seldom)
     def close(self, trajectory: str, really: bool) -> None:
         if really:
-            assert self.do(self.state.close(trajectory)) == self.model.close(trajectory)
+            origin = self.origins.get(trajectory, Origin("", ""))
+            assert self.do(self.state.close(trajectory, origin)) == self.model.close(trajectory, origin.snapshot)
 
     @rule(which=picks, back=ago, producer=producers)
     def submit_again(self, which: int, back: int, producer: str) -> None:
@@ -173,6 +190,7 @@ class FleetMachine(FleetBench):
             lease, started = expected
             assert (found.lost, found.used, found.generation) == (lease.lost, lease.used, lease.generation)
             assert (found.sandbox or {}).get("id", "") == lease.sandbox
+            assert found.origin == lease.origin
             assert sorted(found.started) == sorted(started)
             self.believed[holder.worker][trajectory] = Belief(holder.epoch, Lease(**vars(lease)))
             self.seen["claim", "started"] += bool(started)
@@ -187,6 +205,51 @@ class FleetMachine(FleetBench):
         self.sandboxes[trajectory].append(name)
         if (lease := self.belief(holder, trajectory)) and found:
             lease.sandbox, lease.place, lease.generation = name, PLACES[holder.worker], found
+            lease.used, lease.origin = lease.used or bool(lease.origin), ""
+
+    @rule(trajectory=trajectories, back=ago)
+    def forsake(self, trajectory: str, back: int) -> None:
+        """The snapshot that it was to start from is gone, or never was."""
+        holder = self.holder(trajectory, back)
+        found = self.do(self.state.forsake(trajectory, holder.boot, holder.epoch, "gone"))
+        before = self.model.leases.get(trajectory)
+        self.seen["forsake", "told" if found and before and before.origin else "nothing"] += 1
+        assert found == self.model.forsake(trajectory, holder, "gone")
+        if (lease := self.belief(holder, trajectory)) and found and lease.origin:
+            lease.origin, lease.lost, lease.generation = "", "gone", found
+
+    @rule(
+        trajectory=trajectories, child=trajectories, back=ago,
+        how=st.sampled_from(["whole", "whole", "given up", "cancelled", "begun", "handed over"]),
+    )  # fmt: skip
+    def fork(self, trajectory: str, child: str, back: int, how: str) -> None:
+        """A trajectory is saved, for one to start from that nobody has heard of yet."""
+        known = {*self.model.leases, *self.model.room, *self.origins, trajectory}
+        if child in known:
+            return
+        self.carry(trajectory, 0, "p1", then="start")
+        holder = self.holder(trajectory, back)
+        call = self.call(trajectory, NUMBERS[-1]).model_copy(update={"children": (child,)})
+        self.submit(call, self.holder(trajectory, 0), "p1")
+        self.start(call, holder, "a")
+        name = f"{call.call_id}.{holder.epoch}"
+        saved = Saved("bubblewrap", "", PLACES[holder.worker], "spec")
+        began = self.do(self.state.begin_save(call, holder.boot, holder.epoch, name, saved))
+        assert began == self.model.begin_save(call.call_id, trajectory, holder, name)
+        if how in ("given up", "cancelled"):
+            self.end_by_producer(call, leave_running=how == "cancelled")
+        elif how == "handed over":
+            self.lapse(holder.worker)
+            self.recover(holder.worker, stale=False, if_lapsed=True)
+        elif how == "begun":
+            return
+        ended = self.do(self.state.end_save(call, holder.boot, holder.epoch, name, f"{name}-id"))
+        assert ended == self.model.end_save(call.call_id, trajectory, holder, name, child)
+        self.seen["fork", str(ended)] += 1
+        if ended:
+            self.origins[child] = Origin(name, PLACES[holder.worker])
+            self.finish(call, holder, "saved")
+            self.route(child, "p1")
 
     @rule(trajectory=trajectories, back=ago, which=ago)
     def renounce(self, trajectory: str, back: int, which: int) -> None:
@@ -211,7 +274,7 @@ class FleetMachine(FleetBench):
         fields: dict[str, str | int] = {
             "producer": lease.producer, "profile": "default", "sweep": "s", "setup": "[]", "lost": lease.lost,
             "generation": lease.generation, "used": int(lease.used), "sandbox_id": lease.sandbox, "place": lease.place,
-            "sandbox": _json(lease),
+            "sandbox": _json(lease), **({"origin": lease.origin} if lease.origin else {}),
         }  # fmt: skip
         found = self.do(self.state.announce(trajectory, holder, fields))
         self.note("announce", str(found), str(self.model.announce(trajectory, holder, lease)))
@@ -376,6 +439,10 @@ class FleetMachine(FleetBench):
                 self.every_call_is_in_one_state_of_the_ledger()
                 self.replies_are_as_the_model_says()
                 assert all(call.state == "done" for call in self.model.calls.values())
+                self.snapshots_are_as_the_model_says()
+                for name, users in self.model.snapshots.items():
+                    # But for one of which Redis has forgotten all else, nobody is left to start from it.
+                    assert name in self.model.due or not users & set(self.origins), f"{name} stays for {users}"
                 for name in ("calls", "leases", "room", "waiter"):
                     assert not list(self.redis.scan_iter(f"*:{name}*")), f"{name} is not empty"
             self.seen.update((table, *row) for table, *row in self.history.made.elements())

@@ -16,7 +16,10 @@ class Model(Parts):
 
     # -- placement
 
-    def route(self, trajectory: str, producer: str, chosen: Chosen, known: int = 0, forgotten: str = "") -> str:
+    def route(
+        self, trajectory: str, producer: str, chosen: Chosen, known: int = 0, forgotten: str = "", origin: str = "",
+        place: str = "",
+    ) -> str:  # fmt: skip
         lease = self.leases.get(trajectory)
         if lease and lease.state in ("closed", "closing"):
             return "closed"
@@ -28,17 +31,20 @@ class Model(Parts):
                 return "forgotten"
             cause = "Redis lost its state" if forgotten == "tell" else ""
             self.leases[trajectory] = Lease("lost", "", "", known, producer, cause, generation=2)
+        if trajectory in self.room and place and not self.served(place):
+            del self.room[trajectory]
+            return "unserved"
         if trajectory in self.room:
             self.room[trajectory].producer = producer
             return "waiting"
-        best = self.best_workers() if not self.room else []
+        best = self.best_workers(place) if place not in [waiter.place for waiter in self.room.values()] else []
         if best:
             assert chosen(trajectory) in best, f"{chosen(trajectory)} was chosen, though {best} have more room"
-            self.assign(trajectory, chosen(trajectory), producer)
+            self.assign(trajectory, chosen(trajectory), producer, origin)
             return "assigned"
-        if not any(worker.alive for worker in self.workers.values()):
+        if not self.served(place):
             return "unserved"
-        self.room[trajectory] = Waiter(producer, 0.0, expired=False)
+        self.room[trajectory] = Waiter(producer, 0.0, expired=False, origin=origin, place=place)
         return "waiting"
 
     def leave(self, trajectory: str) -> Holder | None:
@@ -48,10 +54,11 @@ class Model(Parts):
             return Holder(lease.worker, lease.boot, lease.epoch)
         return None
 
-    def close(self, trajectory: str) -> Holder | None:
+    def close(self, trajectory: str, origin: str = "") -> Holder | None:
         self.room.pop(trajectory, None)
         lease = self.leases.get(trajectory)
         if lease is None:
+            self.let_go(origin, trajectory)
             self.leases[trajectory] = Lease("closed")
         elif lease.state == "lost":
             self.entomb(trajectory)
@@ -76,8 +83,44 @@ class Model(Parts):
         if lease.used and lease.sandbox != sandbox:
             lease.used = False
             lease.generation += 1
+        if lease.origin:
+            self.let_go(lease.origin, trajectory)
+            lease.used, lease.origin = True, ""
         lease.sandbox, lease.place = sandbox, place
         return lease.generation
+
+    def forsake(self, trajectory: str, holder: Holder, cause: str) -> int:
+        if not self.holds(trajectory, holder):
+            return 0
+        lease = self.leases[trajectory]
+        if lease.origin:
+            self.let_go(lease.origin, trajectory)
+            lease.origin, lease.lost = "", cause
+            lease.generation += 1
+        return lease.generation
+
+    def begin_save(self, ident: str, trajectory: str, holder: Holder, name: str) -> bool:
+        call = self.calls.get(ident)
+        if call is None or call.state != "started" or not self.holds(trajectory, holder):
+            return False
+        if call.snapshot != name:
+            self.disown(call)
+        call.snapshot = name
+        self.snapshots[name] = set()
+        self.due.discard(name)
+        return True
+
+    def end_save(self, ident: str, trajectory: str, holder: Holder, name: str, child: str) -> bool:
+        call = self.calls.get(ident)
+        if name not in self.snapshots:
+            return False
+        wanted = call is not None and (call.state, call.snapshot) == ("started", name)
+        if not wanted or not self.holds(trajectory, holder):
+            self.due.add(name)
+            return False
+        self.snapshots[name].add(child)
+        self.due.discard(name)
+        return True
 
     def renounce(self, trajectory: str, holder: Holder, sandbox: str, cause: str) -> tuple[bool, int]:
         """Whether to destroy it, and the generation of the workspace after it."""
@@ -219,10 +262,12 @@ class Model(Parts):
             return "done" if call.ending == ending else "late"
         if not self.holds(trajectory, holder):
             return "stale"
-        self.end(ident, ending)
+        self.end(ident, ending, keep=True)
         if ending[0] == "lost":
             self.leases[trajectory].lost = ""
-        self.reply(call.producer, "result", ident, ending)
+        told = self.reply(call.producer, "result", ident, ending)
+        if call.unwanted or not told or ending[0] != "ok":
+            self.disown(call)
         return "done"
 
     def give_up(self, ident: str, if_queued: Ending, if_started: Ending | None) -> str:
@@ -236,4 +281,6 @@ class Model(Parts):
             return "ended"
         if if_started is not None:
             self.end(ident, if_started)
+        else:
+            call.unwanted = True
         return "started"

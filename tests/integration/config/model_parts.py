@@ -41,6 +41,7 @@ class Lease:
     generation: int = 1
     sandbox: str = ""
     place: str = ""
+    origin: str = ""
 
 
 @dataclass
@@ -54,6 +55,8 @@ class Call:
     attempt: str = ""
     ending: Ending | None = None
     outside: bool = False
+    snapshot: str = ""
+    unwanted: bool = False
 
 
 @dataclass
@@ -63,6 +66,8 @@ class Waiter:
     producer: str
     since: float
     expired: bool
+    origin: str = ""
+    place: str = ""
 
 
 @dataclass
@@ -94,6 +99,10 @@ class Parts:
     entered: dict[str, list[str]] = field(default_factory=dict)
     """Trajectory -> its open calls, in order of entry."""
     room: dict[str, Waiter] = field(default_factory=dict)
+    snapshots: dict[str, set[str]] = field(default_factory=dict)
+    """Snapshot -> the trajectories that have yet to start from it."""
+    due: set[str] = field(default_factory=set)
+    """Snapshots that are to be looked at now."""
     producers: set[str] = field(default_factory=set)
     sent: dict[str, list[Entry]] = field(default_factory=dict)
     """Producer -> what was put on its reply stream since the machine looked."""
@@ -116,8 +125,12 @@ class Parts:
     def free(self, name: str) -> int:
         return self.workers[name].slots - len(self.held.get(name, ()))
 
-    def best_workers(self) -> list[str]:
-        free = {name: self.free(name) for name, w in self.workers.items() if w.alive and w.accepting}
+    def served(self, place: str = "") -> bool:
+        return any(w.alive and place in ("", w.place) for w in self.workers.values())
+
+    def best_workers(self, place: str = "") -> list[str]:
+        there = {name: w for name, w in self.workers.items() if place in ("", w.place)}
+        free = {name: self.free(name) for name, w in there.items() if w.alive and w.accepting}
         most = max(free.values(), default=0)
         return [name for name, slots in free.items() if slots == most > 0]
 
@@ -126,12 +139,13 @@ class Parts:
         free = {n: self.free(n) for n, w in self.workers.items() if w.alive and w.accepting and w.place == place != ""}
         return [name for name, slots in free.items() if slots == max(free.values())]
 
-    def assign(self, trajectory: str, name: str, producer: str) -> None:
+    def assign(self, trajectory: str, name: str, producer: str, origin: str = "") -> None:
         before = self.leases.get(trajectory, Lease(""))
         boot, epoch = self.workers[name].boot, before.epoch + 1
         self.leases[trajectory] = Lease(
-            "assigned", name, boot, epoch, producer, before.lost, generation=before.generation
-        )
+            "assigned", name, boot, epoch, producer, before.lost, generation=before.generation,
+            origin=origin if epoch == 1 and origin else before.origin,
+        )  # fmt: skip
         self.held.setdefault(name, set()).add(trajectory)
 
     def seat(self, name: str) -> None:
@@ -139,14 +153,15 @@ class Parts:
         if worker is None or not worker.accepting:
             return
         free = self.free(name)
-        for trajectory in sorted(self.room, key=lambda t: (self.room[t].since, t)):
+        there = [t for t, waiter in self.room.items() if waiter.place in ("", worker.place)]
+        for trajectory in sorted(there, key=lambda t: (self.room[t].since, self.room[t].place, t)):
             if free <= 0:
                 return
             waiter = self.room.pop(trajectory)
             if not waiter.expired and waiter.producer in self.producers:
                 # One less, even for a trajectory whose slot was kept while Redis had forgotten it.
                 free -= 1
-                self.assign(trajectory, name, waiter.producer)
+                self.assign(trajectory, name, waiter.producer, waiter.origin)
                 self.reply(waiter.producer, "placed", trajectory, None)
 
     def lose_all(self, trajectories: Iterable[str], cause: str, chosen: Chosen) -> None:
@@ -221,13 +236,27 @@ class Parts:
             self.end(ident, gone(call))
             self.reply(call.producer, "result", ident, call.ending)
         lease.state, lease.boot, lease.lost, lease.used = "closed", "", "", False
-        lease.sandbox = lease.place = ""
+        self.let_go(lease.origin, trajectory)
+        lease.sandbox = lease.place = lease.origin = ""
         self.held.get(lease.worker, set()).discard(trajectory)
 
-    def end(self, ident: str, ending: Ending) -> None:
+    def end(self, ident: str, ending: Ending, *, keep: bool = False) -> None:
         call = self.calls[ident]
         call.state, call.ending = "done", ending
         self.entered[call.trajectory].remove(ident)
+        if not keep:
+            self.disown(call)
+
+    def let_go(self, snapshot: str, trajectory: str) -> None:
+        if snapshot in self.snapshots:
+            self.snapshots[snapshot].discard(trajectory)
+            if not self.snapshots[snapshot]:
+                self.due.add(snapshot)
+
+    def disown(self, call: Call) -> None:
+        if call.snapshot in self.snapshots:
+            self.snapshots[call.snapshot].clear()
+            self.due.add(call.snapshot)
 
     def reply(self, producer: str, kind: str, ident: str, ending: Ending | None) -> bool:
         if producer in self.producers:

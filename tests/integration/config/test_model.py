@@ -16,6 +16,8 @@ EXPECTED: set[tuple[str, ...]] = {
     *(("hand_over", v) for v in ("True", "False")),
     *(("announce", v) for v in ("True", "False")),
     *(("renounce", v) for v in ("destroy", "leave")),
+    *(("forsake", v) for v in ("told", "nothing")),
+    *(("fork", v) for v in ("True", "False")),
     ("claim", "started"),
     *(("submit", v) for v in ("queued", "again", "done", "moved", "closed")),
     *(("start", v) for v in ("go", "duplicate", "stale", "missing")),
