@@ -183,6 +183,16 @@ async def test_only_who_made_it_and_asked_for_it_can_reset(make: Make, backend: 
             await make(**options)
 
 
+async def test_a_library_to_be_loaded_first_is_not_loaded_into_what_looks(make: Make) -> None:
+    """One that does not exist makes every other program complain, and so the shell that starts it."""
+    box = await make()
+    await box.text("echo /root/evil.so > /etc/ld.so.preload")
+    assert (await box.sh("/usr/bin/true")).stderr.count(b"evil.so") == 2
+    mounted = "/opt/toolfleet"
+    looked = await box.sh(f"{mounted}/lib/loader --library-path {mounted}/lib {mounted}/bin/python3 -V")
+    assert (looked.exit_code, looked.stderr.count(b"evil.so")) == (0, 1), looked
+
+
 async def test_no_process_and_no_relay_of_a_look_stays(make: Make) -> None:
     box = await make()
     assert isinstance(box.sandbox, ModalSandbox)

@@ -36,6 +36,12 @@ def test_concurrent_builders_agree_on_one_bundle(only_here: Path, tmp_path: Path
     assert closed == []
 
 
+def test_its_loader_loads_no_library_that_a_sandbox_names(only_here: Path, tmp_path: Path) -> None:
+    """Root of a sandbox can write the list of those to load first, and would be within every program started later."""
+    bundle = runtime.ensure(tmp_path)
+    assert bundle.static or b"ld.so.preload" not in (bundle.path / "lib/loader").read_bytes()
+
+
 def test_a_bundle_runs_anywhere(only_here: Path, tmp_path: Path) -> None:
     """Moved, with an empty environment, and with no module from outside."""
     bundle = runtime.ensure(tmp_path)

@@ -29,7 +29,8 @@ class Keeper(Service):
         core = self._core
         if not core.heartbeat.holds:
             return
-        leased = [lease.sandbox for lease in core.leases if lease.sandbox is not None and not lease.closing]
+        kept = [lease for lease in core.leases if not lease.closing and not lease.saving]
+        leased = [lease.sandbox for lease in kept if lease.sandbox is not None]
         ready = core.pool.ready()
         alive = await asyncio.gather(*(self._ping(sandbox) for sandbox in [*leased, *ready]))
         # A leased one that is gone is told lost by its next call.

@@ -42,6 +42,8 @@ class Lease:
         self.lock = asyncio.Lock()
         """Held while the lease is claimed, its sandbox made ready or given up."""
         self.active = self.born = time.monotonic()
+        self.saving = False
+        """Its sandbox is being saved, and may stand still meanwhile."""
         self.orphaned_since: float | None = None
         self.closing = False
         self.over = False

@@ -3,7 +3,7 @@
 import logging
 
 from toolfleet.backends.base import Sandbox
-from toolfleet.config.contract import ToolCall, new_id
+from toolfleet.config.contract import FORK_TIMEOUT, ToolCall, new_id
 from toolfleet.config.errors import BackendError, SandboxLost
 from toolfleet.config.patience import persist
 from toolfleet.config.snapshots import Origin, Saved
@@ -44,15 +44,25 @@ class Saver:
         held = (call, self._boot, lease.epoch, name)
         if not await persist(lambda: self._state.begin_save(*held, saved), self._patience):
             raise NotWanted
-        try:
-            snapshot = await sandbox.snapshot(name)
-        except SandboxLost as error:
-            await sandbox.ping(self._pool.ttl)
-            raise BackendError(str(error)) from error
+        snapshot = await self._snapshot(lease, sandbox, name)
         if not await persist(lambda: self._state.end_save(*held, snapshot), self._patience):
             await self._drop(lease.profile.backend, name, snapshot)
             raise NotWanted
         return Origin(name, saved.place)
+
+    async def _snapshot(self, lease: Lease, sandbox: Sandbox, name: str) -> str:
+        lease.saving = True
+        try:
+            # A backend may hold the sandbox still, and its runner's clock goes on: it hears nothing until that is over.
+            await sandbox.ping(FORK_TIMEOUT + self._pool.ttl)
+            try:
+                return await sandbox.snapshot(name)
+            except SandboxLost as error:
+                lost = error
+            await sandbox.ping(self._pool.ttl)
+            raise BackendError(str(lost)) from lost
+        finally:
+            lease.saving = False
 
     async def tidy(self) -> None:
         """Drop what nobody wants any more, whoever saved it."""
