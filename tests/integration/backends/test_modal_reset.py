@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from standins.modal.client import StandIn
 
-from toolfleet.backends.base import Owner, Request
+from toolfleet.backends.base import Operation, Outcome, Owner, Request
 from toolfleet.backends.conformance.box import Box
 from toolfleet.backends.modal import ModalBackend, ModalSandbox
 from toolfleet.config.errors import BackendError, NotPristine, SandboxLost, SpecRefused
@@ -126,6 +126,25 @@ async def test_calls_epochs_and_earlier_holders_are_forgotten(make: Make, backen
         with pytest.raises(SandboxLost):
             await holder.run(Request("again", "exec", {"command": "true"}, 10.0))
         await holder.detach()
+
+
+async def test_background_processes_shells_and_content_on_its_way_are_forgotten(make: Make) -> None:
+    """Their logs and their state are as much a trajectory's as its files."""
+    box = await make()
+
+    async def ask(call_id: str, op: Operation, body: bytes = b"", **args: object) -> Outcome:
+        return await box.sandbox.run(Request(call_id, op, args, 10.0, body))
+
+    spawned = await ask("theirs", "spawn", command="echo secret; sleep 9000")
+    await ask("shell", "shell", command="SECRET=1")
+    await ask("part", "put", b"secret", stage="s", offset=0)
+    await reset(box)
+    listed = await ask("list", "process", action="list")
+    assert listed.detail["processes"] == []
+    gone = await ask("log", "process", action="log", process=spawned.detail["process"])
+    assert gone.detail == {"status": "not_found"}
+    assert (await ask("shell", "shell", command="echo ${SECRET-none}")).stdout == b"none\n"
+    assert "not known here" in str((await ask("commit", "commit", stage="s", path="/tmp/f")).error)
 
 
 async def test_it_is_used_as_often_as_it_may(make: Make) -> None:

@@ -57,6 +57,12 @@ class Processes:
         """Processes that only wait for somebody to type: shells without a command."""
         return sum(1 for p in self._tracked.values() if p.running and p.about["idle"] and p.members() == [p.pid])
 
+    def forget(self) -> None:
+        """Let go of all, logs included; they have ended."""
+        for process in self._tracked.values():
+            process.discard()
+        self._tracked.clear()
+
     def spawn(self, call: Call, work: Work) -> None:
         """Start a background process; its id is derived from the call's.
 

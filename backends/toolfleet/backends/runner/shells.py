@@ -46,6 +46,12 @@ class Shells:
         """Shells that wait for a command."""
         return sum(1 for shell in self._shells.values() if shell.alive and not shell.busy)
 
+    def forget(self) -> None:
+        """Let go of all; they have ended."""
+        for shell in self._shells.values():
+            shell.close()
+        self._shells.clear()
+
     def run(self, call: Call, work: Work) -> None:
         """Run a command in a shell.
 

@@ -39,7 +39,8 @@ class Supervisor:
     def __init__(self, reactor: Reactor, config: Config, oom: OomCounter | None, spool: int) -> None:
         self._reactor = reactor
         self._config = config
-        self._starter = Starter(config, Spawner(config), Stages(reactor, spool))
+        self._stages = Stages(reactor, spool)
+        self._starter = Starter(config, Spawner(config), self._stages)
         self._children = Children(reactor)
         self._running: dict[str, Call] = {}
         self._outcomes = Outcomes()
@@ -262,11 +263,14 @@ class Supervisor:
             waiter(finished)
 
     def renew(self) -> None:
-        """End every process, and forget every call."""
+        """End every process, and forget every call and what calls have left here: logs, shells, content on its way."""
         self.kill_all()
-        self.reap()
+        self._children.reap()
         for call in list(self._running.values()):
             self._finish(call)
+        self._processes.forget()
+        self._shells.forget()
+        self._stages.forget()
         self._outcomes = Outcomes()
 
     def kill_all(self) -> None:

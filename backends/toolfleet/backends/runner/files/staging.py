@@ -76,5 +76,11 @@ class Stages:
             found.expiry.cancel()
             os.close(found.file)
 
+    def forget(self) -> None:
+        """Give up all of them, and their ids."""
+        for stage in list(self._stages):
+            self.drop(stage)
+        self._gone.clear()
+
     def _expire(self, stage: str) -> Timer:
         return self._reactor.after(ABANDONED, partial(self.drop, stage))
