@@ -105,8 +105,8 @@ class Request:
       "link"}``; ``detail`` = ``{"entries", "truncated"}``.
     * ``search``: ``path``, ``pattern``, ``mode`` (``content``, ``files_only``, ``count``: a regular expression;
       ``names``: a glob), ``glob``, ``limit``, ``offset``, ``context``. Lines are ``{"path", "line", "content",
-      "before", "after"}`` or ``{"path", "count"}``; ``detail`` = ``{"total_count", "total_count_is_lower_bound",
-      "truncated", "searched_in_part"}``.
+      "before", "after"}``, ``{"path"}`` or ``{"path", "count"}``; ``detail`` = ``{"total_count",
+      "total_count_is_lower_bound", "truncated", "searched_in_part"}``.
     * ``patch``: ``path``; JSON in ``body``: ``{"mode": "replace", "old_string", "new_string", "replace_all"}`` for
       that file, or ``{"mode": "patch", "patch"}`` in the format V4A with paths from that directory. ``detail`` =
       ``{"diff", "files_modified", "files_created", "files_deleted", "no_change", "reading", "sha256"}``.

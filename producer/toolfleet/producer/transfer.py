@@ -172,6 +172,7 @@ class Transfer:
             TransferInterrupted: there is none to be had.
         """
         timeout = PART_TIMEOUT if parallel else WHOLE_TIMEOUT
+        doubtful = False
         for _ in range(TRIES):
             result = await self._trajectory.own_call(name, arguments, timeout, parallel=parallel, content=content)
             self._generation = self._generation or result.workspace_generation
@@ -179,11 +180,14 @@ class Transfer:
                 raise TransferInterrupted(f"the workspace is gone: {result.error}")
             if result.fault is not Fault.INFRASTRUCTURE:
                 break
+            doubtful |= result.status is Status.UNKNOWN
         else:
             raise TransferInterrupted(f"{name} failed {TRIES} times: {result.error}")
         if result.status is Status.CANCELLED:
             raise TransferInterrupted(f"{name} was cancelled")
         if result.status is not Status.OK or result.error or result.exit_code:
+            if doubtful:  # what is refused now may have been done, and its stage used up, by the try before
+                raise TransferInterrupted(f"what became of {name} cannot be learnt: {result.error}")
             raise RemoteFileError(result.error or f"{name} ended with exit code {result.exit_code}")
         return result
 

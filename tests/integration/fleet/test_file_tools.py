@@ -177,7 +177,7 @@ async def test_search_files_finds_contents_and_names(fleet: Fleet) -> None:
         r = await done(t, "search_files", pattern="needle", path="/tmp/s", limit=1, output_mode="count")
         assert (r.detail["counts"], r.detail["total_count"], r.truncated) == ({"odd\\xfe": 1}, 3, True)
         r = await done(t, "search_files", pattern="needle", path="/tmp/s", output_mode="files_only", offset=1)
-        assert list(r.detail["counts"]) == ["sub/y.txt", "x.py"]
+        assert r.detail["files"] == ["sub/y.txt", "x.py"]
         r = await done(t, "search_files", pattern="*.py", target="files", path="/tmp/s")
         assert (r.detail["files"], r.output) == (["x.py"], "x.py")
         assert (await done(t, "search_files", pattern="zzz", path="/tmp/s")).output == "No results"

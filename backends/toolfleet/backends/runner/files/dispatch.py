@@ -152,6 +152,8 @@ def _query(args: Mapping[str, Any]) -> search.Query:
 
 def _patch(spool: int, path: bytes, _: int) -> Mapping[str, Any]:
     """Carry out the instructions in ``spool``: too long for a header, they come as content."""
+    if (size := os.fstat(spool).st_size) > MAX_PATCH:
+        return {"error": f"The patch has {size} bytes; at most {MAX_PATCH} are taken at once"}
     asked = json.loads(os.pread(spool, MAX_PATCH, 0))
     if asked["mode"] == "replace":
         return edit.replace(path, asked["old_string"], asked["new_string"], everywhere=asked["replace_all"])

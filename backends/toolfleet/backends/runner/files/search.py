@@ -114,6 +114,9 @@ class _Search:
                 self._cut.append(os.fsencode(name).decode(errors="backslashreplace"))
             if self._query.mode == "content":
                 self._show_matches(name, fd)
+            elif self._query.mode == "files_only":
+                if any(self._search(line) for _, line in _lines(fd)):
+                    self._tell({"path": name})
             else:
                 matches = sum(1 for _, line in _lines(fd) if self._search(line))
                 if matches:
