@@ -40,6 +40,8 @@ from toolfleet.producer.trajectory import Trajectory
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+#: Parts of files that are on their way at once, over all trajectories.
+PARTS = 16
 #: Calls that one round asks the ledger for.
 LOOK_AT_ONCE = 500
 
@@ -62,6 +64,8 @@ class Fleet:
         self._errands: set[asyncio.Task[Any]] = set()
         self._beat: asyncio.Task[None] | None = None
         self.contact = Contact(settings.heartbeat, settings.lease_ttl)
+        #: Permits for parts of files, so that memory does not grow with the number of transfers.
+        self.parts = asyncio.Semaphore(PARTS)
         self._running = False
 
     @classmethod

@@ -7,19 +7,11 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
 from toolfleet.config.errors import LocalFileError
 
 _CHUNK = 1024 * 1024
-
-
-class Hash(Protocol):
-    """A digest under way."""
-
-    def update(self, data: bytes, /) -> None:
-        """Take the next bytes."""
-        ...
 
 
 def opened(local: Path) -> tuple[IO[bytes], os.stat_result]:
@@ -40,10 +32,15 @@ def opened(local: Path) -> tuple[IO[bytes], os.stat_result]:
     return file, status
 
 
-def read(file: IO[bytes], length: int, hashed: Hash) -> bytes:
-    """The next ``length`` bytes at most, which go into ``hashed`` as well."""
-    content = file.read(length)
-    hashed.update(content)
+def read(file: IO[bytes], offset: int, length: int) -> bytes:
+    """``length`` bytes from ``offset`` on.
+
+    Raises:
+        LocalFileError: they are not there any more.
+    """
+    content = os.pread(file.fileno(), length, offset)
+    if len(content) < length:
+        raise LocalFileError("the local file became shorter while it was read")
     return content
 
 

@@ -229,6 +229,11 @@ class Trajectory:
         call = self._new_call(name, arguments, timeout, parallel, new_id("own"), own=True)
         return await self._fleet.execute_with(self, call, content)
 
+    @property
+    def parts(self) -> asyncio.Semaphore:
+        """See `Fleet.parts`."""
+        return self._fleet.parts
+
     async def content_of(self, result: ToolResult) -> bytes | None:
         """What the worker has laid beside the ledger for ``result``; it can be had once."""
         return await self._fleet.take_content(result.call_id)

@@ -7,7 +7,7 @@ and only the last step of a download on this machine.
 
 import asyncio
 import contextlib
-import hashlib
+import os
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Bytes of one part, and parts of one transfer that are on their way at once.
 PART, AT_ONCE = 2 * 1024 * 1024, 4
+#: Bytes of the first part of a download. It waits in line with other calls, so it takes no permit of `Fleet.parts`.
+FIRST = 256 * 1024
 #: How often a part is sent before the transfer is given up.
 TRIES = 4
 #: Seconds for a part, and for what takes the whole file; profiles may allow less.
@@ -59,7 +61,8 @@ class Transfer:
         """See `Trajectory.upload`."""
         file, status = await asyncio.to_thread(local_files.opened, local)
         with file, self._staged():
-            size, digest = await self._send(file)
+            size = status.st_size
+            digest = await self._send(file, size)
             mode = stat.S_IMODE(status.st_mode) & trees.PERMISSIONS if mode is None else mode
             whole = {"stage": self._stage, "path": quoted(remote), "size": size, "sha256": digest, "mode": mode}
             await self._ask("commit_file", whole)
@@ -69,9 +72,9 @@ class Transfer:
         """See `Trajectory.upload_dir`."""
         with local_files.scratch(None) as archive:
             tree = await asyncio.to_thread(trees.pack, local, archive)
-            await asyncio.to_thread(archive.seek, 0)
             with self._staged():
-                size, digest = await self._send(archive)
+                size = os.fstat(archive.fileno()).st_size
+                digest = await self._send(archive, size)
                 whole = {"stage": self._stage, "path": quoted(remote), "size": size, "sha256": digest}
                 await self._ask("unpack_tree", whole)
         return tree
@@ -102,23 +105,21 @@ class Transfer:
 
     # -- parts
 
-    async def _send(self, file: IO[bytes]) -> tuple[int, str]:
-        """Bring all of ``file`` into the stage; its size and digest."""
-        hashed, size = hashlib.sha256(), 0
+    async def _send(self, file: IO[bytes], size: int) -> str:
+        """Bring ``file`` into the stage; its digest."""
         async with Window(AT_ONCE) as window:
-            while content := await asyncio.to_thread(local_files.read, file, PART, hashed):
-                await window.put(self._put(size, content))
-                size += len(content)
-            if not size:  # an empty file is a file
-                await window.put(self._put(0, b""))
-        return size, hashed.hexdigest()
+            for offset in range(0, max(size, 1), PART):  # an empty file is a file
+                await window.put(self._put(file, offset, min(PART, size - offset)))
+        return await asyncio.to_thread(local_files.digest, file)
 
-    async def _put(self, offset: int, content: bytes) -> None:
-        await self._ask("put_part", {"stage": self._stage, "offset": offset}, parallel=True, content=content)
+    async def _put(self, file: IO[bytes], offset: int, length: int) -> None:
+        async with self._trajectory.parts:
+            content = await asyncio.to_thread(local_files.read, file, offset, length)
+            await self._ask("put_part", {"stage": self._stage, "offset": offset}, parallel=True, content=content)
 
     async def _first(self, source: Mapping[str, str], max_bytes: int) -> tuple[Mapping[str, Any], bytes]:
         """What is known of the file, and its first part. In line with other calls: it sees what those before it did."""
-        arguments = {**source, "offset": 0, "length": PART, "digest": True}
+        arguments = {**source, "offset": 0, "length": FIRST, "digest": True}
         result, content = await self._get(arguments)
         if result.detail["size"] > max_bytes:
             raise RemoteFileError(f"the file has {result.detail['size']} bytes; max_bytes allows {max_bytes}")
@@ -145,11 +146,12 @@ class Transfer:
     ) -> None:
         """One part, by several calls where the runner has little memory."""
         while length:
-            result, content = await self._get({**source, "offset": offset, "length": length}, parallel=True)
-            _same(known, result.detail)
-            if not content:
-                raise RemoteFileError("the file became shorter while it was read; try again")
-            await asyncio.to_thread(local_files.write, file, offset, content)
+            async with self._trajectory.parts:
+                result, content = await self._get({**source, "offset": offset, "length": length}, parallel=True)
+                _same(known, result.detail)
+                if not content:
+                    raise RemoteFileError("the file became shorter while it was read; try again")
+                await asyncio.to_thread(local_files.write, file, offset, content)
             offset, length = offset + len(content), length - len(content)
 
     async def _get(self, arguments: Mapping[str, Any], *, parallel: bool = False) -> tuple[ToolResult, bytes]:

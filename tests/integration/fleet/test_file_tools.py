@@ -236,3 +236,20 @@ async def test_artifacts_stay_within_the_workdir(fleet: Fleet) -> None:
         for path in ("../etc/passwd", "/etc/passwd", "link", "root/etc/passwd"):
             for tool in ("artifact_read", "artifact_list", "artifact_archive"):
                 assert await refused(t, tool, path=path) == "Access denied: path outside workspace"
+
+
+async def test_pages_of_a_search_make_the_whole_and_none_is_cut(fleet: Fleet) -> None:
+    """However wide the matches are: an answer holds as many as fit into a result."""
+    async with fleet.trajectory() as t:
+        await t.terminal("for n in $(seq 300); do printf '%0400d needle\\n' $n; done > /tmp/f")
+        numbers: list[int] = []
+        while True:
+            arguments = {"pattern": "needle", "path": "/tmp/f", "limit": 500, "offset": len(numbers), "context": 1}
+            r = await t.call("search_files", arguments)
+            assert "OUTPUT TRUNCATED" not in r.output
+            numbers += [match["line"] for match in r.detail["matches"]]
+            assert r.detail["total_count"] == 300
+            if not r.truncated:
+                break
+            assert f"use offset={len(numbers)} to read on" in r.output
+    assert numbers == list(range(1, 301))

@@ -1,6 +1,7 @@
 """Files and trees through a real fleet: any name, any size, whole or not at all."""
 
 import asyncio
+import hashlib
 import os
 import resource
 import stat
@@ -166,3 +167,21 @@ async def test_a_cancelled_upload_leaves_nothing_in_the_sandbox(fleet: Fleet, tm
         while int((await t.terminal("df -k --output=used / | tail -1")).stdout) > 1000:
             await asyncio.sleep(0.05)
         assert (await t.terminal("ls -A /tmp")).stdout == ""
+
+
+async def test_many_transfers_at_once_take_no_more_memory_than_a_few(fleet: Fleet, tmp_path: Path) -> None:
+    """Eight at a time have slots; each moves eight parts in and out."""
+    (tmp_path / "f").write_bytes(os.urandom(16_000_000))
+    await fleet.state.redis.config_resetstat()
+
+    async def move(number: int) -> str:
+        async with fleet.trajectory() as t:
+            await t.upload(tmp_path / "f", "/tmp/f")
+            return (await t.download("/tmp/f", tmp_path / f"g{number}")).sha256
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    moved = await asyncio.gather(*(move(number) for number in range(8)))
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    assert set(moved) == {hashlib.sha256((tmp_path / "f").read_bytes()).hexdigest()}
+    assert grown < 100_000_000
+    assert (await fleet.state.redis.info("memory"))["used_memory_peak"] < 150_000_000

@@ -13,7 +13,7 @@ from toolfleet.config.tools.files import (
     SearchFilesArguments,
     WriteFileArguments,
 )
-from toolfleet.workers.tools.base import Plan, Seen, Shown, Steps, Tool, one_step
+from toolfleet.workers.tools.base import Plan, Seen, Shown, Steps, Tool
 from toolfleet.workers.tools.listing import entries
 
 #: Names that the runner can parse, and files of one patch that are looked at.
@@ -102,7 +102,8 @@ def _plan_search(arguments: SearchFilesArguments) -> Plan:
     return Plan("search", args, binary=True)
 
 
-def _show_search(seen: Seen) -> Shown:
+def _search(arguments: SearchFilesArguments) -> Steps:
+    seen = yield _plan_search(arguments)
     if seen.outcome.error:
         return _failed(seen)
     told, found = seen.outcome.detail, entries(seen.outcome)
@@ -123,7 +124,8 @@ def _show_search(seen: Seen) -> Shown:
             detail.setdefault("files", []).append(one["path"])
             lines.append(one["path"])
     text = "\n".join(lines)
-    more = f"\n[{told['total_count']} results in all; read on with a higher offset]" if told["truncated"] else ""
+    following = arguments.offset + len(found)
+    more = f"\n[{told['total_count']} results in all; use offset={following} to read on]" if told["truncated"] else ""
     return Shown((text or "No results") + more, 0, truncated=told["truncated"], detail=detail, stdout=text)
 
 
@@ -139,4 +141,4 @@ def _match(match: dict[str, Any]) -> list[str]:
 
 WRITE_FILE_TOOL = Tool(WRITE_FILE, _write)
 PATCH_TOOL = Tool(PATCH, _patch)
-SEARCH_FILES_TOOL = one_step(SEARCH_FILES, _plan_search, _show_search)
+SEARCH_FILES_TOOL = Tool(SEARCH_FILES, _search)

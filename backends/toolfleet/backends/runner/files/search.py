@@ -29,6 +29,8 @@ MOST_OF_A_FILE = 16 * 1024 * 1024
 LOOK = 8192
 #: The longest line that is searched as one, and characters of a line that are shown.
 LONG_LINE, SHOWN = 1024 * 1024, 500
+#: Bytes of findings after which no more are shown: what is one answer must fit into a result.
+MOST_SHOWN = 40_000
 #: Findings beyond the wanted ones that are counted before the count becomes a lower bound.
 COUNT_AHEAD = 10_000
 
@@ -64,6 +66,8 @@ class _Search:
         self._pattern = pattern
         self._found = 0
         self._looked_at = 0
+        self._shown = 0
+        self._written = 0
         self._cut: list[str] = []
 
     def run(self) -> dict[str, Any]:
@@ -80,7 +84,7 @@ class _Search:
         return {
             "total_count": self._found,
             "total_count_is_lower_bound": not complete or self._looked_at >= MOST_ENTRIES,
-            "truncated": self._found > self._last,
+            "truncated": self._found > self._query.offset + self._shown,
             "searched_in_part": self._cut,
         }
 
@@ -101,8 +105,11 @@ class _Search:
     def _tell(self, finding: dict[str, Any]) -> bool:
         """Count a finding, write it if it is wanted; False when enough has been found."""
         self._found += 1
-        if self._query.offset < self._found <= self._last:
-            os_write_all(self._out, json.dumps(finding).encode("ascii") + b"\n")
+        if self._query.offset < self._found <= self._last and self._written < MOST_SHOWN:
+            line = json.dumps(finding).encode("ascii") + b"\n"
+            os_write_all(self._out, line)
+            self._shown += 1
+            self._written += len(line)
         return self._found <= self._last + COUNT_AHEAD
 
     def _search_file(self, name: str, full: bytes) -> None:
