@@ -40,12 +40,12 @@ async def a_background_process_outlives_its_call_and_its_end_is_told(rig: Rig) -
     running = (await act(box, "poll", process)).detail
     assert (running["status"], running["command"], running["cwd"]) == ("running", command, "/tmp")
     assert "exit_code" not in running
-    waiting = asyncio.create_task(act(box, "wait", process, 60, seconds=50))
+    waiting = asyncio.create_task(act(box, "wait", process, 600, seconds=590))
     await box.text("touch /tmp/go")
     ended = await waiting
     assert (ended.detail["status"], ended.detail["exit_code"]) == ("exited", 7)
     assert ended.stdout == b"out\nerr\n"
-    assert (await act(box, "wait", process, seconds=50)).detail["exit_code"] == 7
+    assert (await act(box, "wait", process, 600, seconds=590)).detail["exit_code"] == 7
     listed = (await act(box, "list")).detail["processes"]
     assert [(p["process"], p["exit_code"], p["preview"]) for p in listed] == [(process, 7, "out\nerr\n")]
 
