@@ -147,6 +147,13 @@ async def test_neither_a_redirect_nor_a_page_leads_past_the_gate(browser: "Brows
     assert not [visit for visit in site.visits if visit.startswith(FORBIDDEN)]
 
 
+async def test_a_page_that_failed_does_not_break_the_next_one(browser: "Browser", site: Site) -> None:
+    for _ in range(10):
+        with pytest.raises(ToolFailed, match="ERR_SOCKS_CONNECTION_FAILED"):
+            await browser.navigate("t1", site.url("/redirect"))
+        assert (await browser.navigate("t1", site.url()))["title"] == "Home"
+
+
 async def test_a_page_that_never_comes_can_be_given_up(browser: "Browser", site: Site) -> None:
     slow = asyncio.create_task(browser.navigate("t1", site.url("/slow")))
     await until(lambda: f"{ALLOWED} /slow" in site.visits)

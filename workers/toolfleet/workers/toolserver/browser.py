@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,9 @@ class Tab:
     used: float = field(default_factory=time.monotonic)
     busy: bool = False
     crashed: bool = False
+    settled: bool = True
+    """No page is on its way: the last one was reached."""
+    replacing: bool = False
 
 
 class Browser:
@@ -57,6 +60,7 @@ class Browser:
         self._starting = asyncio.Lock()
         self._tabs: dict[str, Tab] = {}
         self._lines: dict[str, asyncio.Lock] = {}
+        self._closing: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.Task[None] | None = None
 
     @property
@@ -75,7 +79,11 @@ class Browser:
         async with self._turn(trajectory_id):
             tab = self._tabs.get(trajectory_id) or await self._open(trajectory_id)
             async with self._at_work(trajectory_id, tab):
+                if not tab.settled:
+                    await self._replace(tab)
+                tab.settled = False
                 response = await tab.page.goto(url, wait_until="domcontentloaded", timeout=0)
+                tab.settled = True
                 status = response.status if response else None
                 return {"success": True, "url": tab.page.url, "title": await tab.page.title(), "status": status}
 
@@ -149,15 +157,30 @@ class Browser:
         chromium = await self._started()
         context = await chromium.new_context(accept_downloads=False, service_workers="block")
         try:
-            page = await context.new_page()
+            tab = Tab(context, await context.new_page())
         except BaseException:
             await context.close()
             raise
         # One page for each trajectory: what it opens beside it would never be closed.
-        context.on("page", _close_at_once)
-        tab = self._tabs[trajectory_id] = Tab(context, page)
-        page.on("crash", lambda _: setattr(tab, "crashed", True))
+        context.on("page", lambda page: None if tab.replacing else self._beside(_close(page)))
+        tab.page.on("crash", lambda _: setattr(tab, "crashed", True))
+        self._tabs[trajectory_id] = tab
         return tab
+
+    async def _replace(self, tab: Tab) -> None:
+        """Give a trajectory a new page: what is still on its way in the old one would break off the next."""
+        await _close(tab.page)
+        tab.replacing = True
+        try:
+            tab.page = await tab.context.new_page()
+        finally:
+            tab.replacing = False
+        tab.page.on("crash", lambda _: setattr(tab, "crashed", True))
+
+    def _beside(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     async def _started(self) -> Chromium:
         async with self._starting:
@@ -200,7 +223,7 @@ def find_chromium() -> Path | None:
     return Path(found) if found else None
 
 
-async def _close_at_once(page: Page) -> None:
+async def _close(page: Page) -> None:
     with contextlib.suppress(PlaywrightError):
         await page.close()
 
