@@ -16,6 +16,7 @@ from fleet_processes import worker
 
 from toolfleet.backends.bubblewrap import BubblewrapBackend
 from toolfleet.backends.local.snapshots import Snapshots
+from toolfleet.config.answers import text
 from toolfleet.config.contract import Status
 from toolfleet.config.errors import ForkFailed, InvalidCall
 from toolfleet.config.settings import Settings
@@ -51,12 +52,13 @@ def host(redis_url: str, run: Path) -> Start:
 
 @pytest.fixture
 async def nothing_left(state: FleetState, run: Path) -> AsyncIterator[None]:
-    """In the end there are no snapshots, in Redis or on the disk."""
-    here = Snapshots()._here
-    before = set(here.iterdir()) if here.exists() else set()
+    """In the end there are no snapshots, in Redis or on the disk, which other fleets of the machine may use."""
     yield
     assert await left_in_redis(state) == []
-    assert set(here.iterdir()) <= before
+    calls = await state.redis.keys("*:call:*")
+    made = [text(name) for key in calls if (name := await state.redis.hget(key, "snapshot"))]
+    assert made
+    assert not [name for name in made if (Snapshots()._here / name).exists()]
 
 
 async def left_in_redis(state: FleetState) -> list[str]:
