@@ -201,6 +201,15 @@ async def test_a_saved_sandbox_is_where_others_begin(
         await make(snapshot, **DISK)
 
 
+async def test_a_snapshot_whose_id_never_came_is_dropped_by_its_name(make: "Make", backend: DockerBackend) -> None:
+    """The fixture looks for what is left."""
+    box = await make(**DISK)
+    snapshot = await box.sandbox.snapshot("saved-1")
+    await backend.drop("saved-1")
+    with pytest.raises(SnapshotLost, match="no snapshot"):
+        await make(snapshot, **DISK)
+
+
 async def test_files_in_memory_cannot_be_saved_and_it_says_so(make: "Make") -> None:
     """A commit would not hold them."""
     box = await make()

@@ -94,6 +94,17 @@ async def test_a_fork_has_the_files_and_a_runner_of_its_own(make: Make, backend:
         await make(origin=snapshot)
 
 
+async def test_a_snapshot_whose_id_never_came_is_dropped_by_its_name(
+    make: Make, backend: MorphBackend, cloud: StandIn
+) -> None:
+    vm = await make()
+    mine, other = await vm.sandbox.snapshot("saved-1"), await vm.sandbox.snapshot("saved-2")
+    await backend.drop("saved-1")
+    left = {found["id"] for found in cloud.snapshots()}
+    assert (mine in left, other in left) == (False, True)
+    await backend.drop(other)
+
+
 async def test_sandboxes_are_listed_by_owner_and_nobody_elses(
     make: Make, backend: MorphBackend, cloud: StandIn
 ) -> None:
