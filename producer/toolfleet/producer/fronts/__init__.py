@@ -1,0 +1,1 @@
+"""The predecessors' HTTP interfaces over a fleet: an environment switches by the URL that it is given."""
