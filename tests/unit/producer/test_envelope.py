@@ -14,7 +14,7 @@ from toolfleet.config.errors import (
     TrajectoryClosed,
 )
 from toolfleet.config.profile import Profile
-from toolfleet.producer.adapters.envelope import Reply, failed, reply
+from toolfleet.producer.adapters.envelope import Reply, failed, reply, whole_file
 
 PROFILE = Profile()
 
@@ -58,6 +58,10 @@ class TestShell:
         seen = reply("terminal", {}, 30, result(exit_code=0), Profile(network=network))
         assert seen.metadata["network_isolated"] is isolated
 
+    def test_a_process_in_the_background_says_how_it_began(self) -> None:
+        seen = shown("terminal", result(exit_code=0, output="Background process started", detail={"session_id": "p"}))
+        assert (seen.output, seen.metadata["session_id"]) == ("Background process started", "p")
+
 
 class TestFiles:
     def test_a_written_file_is_told_with_its_bytes(self) -> None:
@@ -70,6 +74,19 @@ class TestFiles:
     def test_a_missing_file_is_an_error(self) -> None:
         seen = shown("read_file", result(exit_code=1, error="File not found: a"))
         assert (seen.success, seen.error) == (False, "File not found: a")
+
+    def test_a_whole_file_is_its_content_which_is_not_told_twice(self) -> None:
+        seen = whole_file(result(exit_code=0, detail={"content": "all", "truncated": False, "file_size": 3}))
+        assert (seen.success, seen.output) == (True, "all")
+        assert "content" not in seen.metadata
+
+    def test_a_file_that_is_too_large_is_refused_and_not_cut(self) -> None:
+        seen = whole_file(result(exit_code=0, detail={"content": "x", "truncated": True, "file_size": 100_001}))
+        assert (seen.success, seen.output) == (False, "")
+        assert seen.error == "File too large: 100001 bytes (max 100000)"
+
+    def test_a_whole_file_that_is_missing_is_an_error(self) -> None:
+        assert whole_file(result(exit_code=1, error="File not found: a")).error == "File not found: a"
 
 
 class TestInfrastructure:

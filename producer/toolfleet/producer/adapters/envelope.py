@@ -9,6 +9,8 @@ from toolfleet.config.profile import Profile
 
 #: Tools whose output is that of a shell; they say more about their ending than others.
 SHELLS = frozenset({"terminal", "terminal_stateful", "tmux"})
+#: Bytes of the largest file that a predecessor's `read_file` brought.
+LARGEST_FILE = 100_000
 #: The exit code that a shell's timeout had; the envelope's own is 124.
 TIMED_OUT = -1
 
@@ -31,13 +33,23 @@ def reply(
     ``worker_id``, ``workspace_generation``, ``truncated``), and for shells how they ended and were confined.
     ``profile`` is None where this side does not know it; then nothing is said of the network.
     """
-    facts = result.model_dump(mode="json", include=_FACTS)
-    metadata = {**result.detail, **facts}
+    metadata = _metadata(result)
     if tool in SHELLS:
         metadata |= _confinement(result, profile)
     if result.status is Status.OK:
         return Reply(result.ok, _output(tool, arguments, result), _own_error(result), metadata)
     return Reply(False, _streams(result) or result.output, _error(tool, timeout, result), metadata)
+
+
+def whole_file(result: ToolResult) -> Reply:
+    """What `read_file` of a path alone looks like, from ``result`` of reading the file as an artifact."""
+    metadata = {key: value for key, value in _metadata(result).items() if key != "content"}
+    if not result.ok:
+        return Reply(False, "", _error("read_file", 0, result), metadata)
+    if result.detail.get("truncated"):
+        size = result.detail.get("file_size")
+        return Reply(False, "", f"File too large: {size} bytes (max {LARGEST_FILE})", metadata)
+    return Reply(True, str(result.detail.get("content", "")), "", metadata)
 
 
 def refused(message: str) -> Reply:
@@ -61,8 +73,12 @@ def _ended(status: Status, error: str) -> Reply:
     return Reply(False, "", error, {"status": status.value, "fault": FAULT_OF[status].value, "executed": "no"})
 
 
-#: What every answer says of its call.
-_FACTS = {"status", "fault", "executed", "worker_id", "workspace_generation", "truncated"}
+#: What every answer says of its call, whatever the tool says by the same names.
+_FACTS = {"status", "fault", "executed", "worker_id", "workspace_generation"}
+
+
+def _metadata(result: ToolResult) -> dict[str, Any]:
+    return {"truncated": result.truncated, **result.detail, **result.model_dump(mode="json", include=_FACTS)}
 
 
 def _confinement(result: ToolResult, profile: Profile | None) -> dict[str, Any]:
@@ -74,8 +90,8 @@ def _confinement(result: ToolResult, profile: Profile | None) -> dict[str, Any]:
 
 
 def _output(tool: str, arguments: Mapping[str, Any], result: ToolResult) -> str:
-    if tool in ("terminal", "terminal_stateful"):
-        return _streams(result)
+    if tool == "terminal" and "session_id" not in result.detail:
+        return _streams(result)  # a process in the background has none; its output says how it began
     if tool == "write_file" and result.ok:
         written = len(str(arguments.get("content", "")).encode("utf-8", "surrogatepass"))
         return f"Successfully wrote {written} bytes to {arguments.get('path')}"

@@ -20,7 +20,16 @@ from toolfleet.producer.adapters.artifacts import (
     ReadRequest,
     Request,
 )
-from toolfleet.producer.adapters.envelope import SHELLS, Reply, failed, refused, released, reply
+from toolfleet.producer.adapters.envelope import (
+    LARGEST_FILE,
+    SHELLS,
+    Reply,
+    failed,
+    refused,
+    released,
+    reply,
+    whole_file,
+)
 from toolfleet.producer.adapters.open_trajectories import OpenTrajectories, Released
 from toolfleet.producer.adapters.slots import ExecutionResult, Slot, SlotState
 from toolfleet.producer.fleet import Fleet
@@ -35,6 +44,8 @@ LONGEST_TIMEOUT = 600.0
 #: Seconds in which an artifact must be there.
 ARTIFACT_TIMEOUT = 60.0
 
+#: Brings a file as it is, where `read_file` shows a part of it to a model.
+READ = "artifact_read"
 NO_SLOT = "No active slot for trajectory (run a sandbox tool first)"
 
 
@@ -196,19 +207,23 @@ class FleetToolBackend:
         ``call_id`` is unique within the trajectory: the same one again gives the same answer, without running again.
         """
         try:
-            tool = self.tools.get(name)
+            tool = self.tools.get(name).name
         except UnknownTool:
             return refused(f"Unknown tool: {name}")
         timeout = self.timeout(timeout_s, arguments)
         # Elsewhere the argument may mean something else than the time of the call, as in `process`.
-        given = {key: value for key, value in arguments.items() if key != "timeout" or tool.name not in SHELLS}
+        given = {key: value for key, value in arguments.items() if key != "timeout" or tool not in SHELLS}
+        whole = tool == "read_file" and given.keys() == {"path"} and self._has(READ)
         try:
-            result = await self._running.call(trajectory_id, tool.name, given, timeout, call_id)
+            if whole:
+                asked = {**given, "max_bytes": LARGEST_FILE}
+                return whole_file(await self._running.call(trajectory_id, READ, asked, timeout, call_id))
+            result = await self._running.call(trajectory_id, tool, given, timeout, call_id)
         except Released:
             return released(trajectory_id)
         except ToolfleetError as error:
             return failed(error)
-        return reply(tool.name, given, timeout, result, self.profile)
+        return reply(tool, given, timeout, result, self.profile)
 
     async def release_trajectory(self, trajectory_id: str) -> None:
         """End the trajectory after the calls made so far. Idempotent."""
@@ -218,11 +233,19 @@ class FleetToolBackend:
         """Ask for an artifact of a trajectory that has run something."""
         if trajectory_id not in self._running:
             return answer(success=False, error=NO_SLOT)
-        done = await self.run(trajectory_id, f"artifact_{verb}", request.arguments(), ARTIFACT_TIMEOUT)
-        if not done.success:
-            return answer(success=False, error=done.error)
+        tool = f"artifact_{verb}"
+        if not self._has(tool):
+            return answer(success=False, error=f"Unknown tool: {tool}")
         try:
-            return answer.model_validate({"success": True, **done.metadata})
+            done = await self._running.call(trajectory_id, tool, request.arguments(), ARTIFACT_TIMEOUT)
+        except Released:
+            return answer(success=False, error=NO_SLOT)
+        except ToolfleetError as error:
+            return answer(success=False, error=failed(error).error)
+        if not done.ok:
+            return answer(success=False, error=done.error or done.status.value)
+        try:
+            return answer.model_validate({"success": True, **done.detail})
         except ValidationError as error:
             return answer(success=False, error=f"Invalid artifact {verb} response: {error}")
 
@@ -252,6 +275,10 @@ class FleetToolBackend:
             "slots_by_state": states,
             "started": True,
         }
+
+    def _has(self, tool: str) -> bool:
+        allowed = self.profile.tools if self.profile else None
+        return any(known.name == tool for known in self.tools) and (allowed is None or tool in allowed)
 
     @property
     def _longest(self) -> float:
