@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from schemathesis.specs.openapi.checks import response_schema_conformance, statu
 
 from toolfleet.producer.adapters.tool_executor import ToolExecutor
 from toolfleet.producer.fronts.executor import executor_app
+from toolfleet.producer.fronts.managed import managed_app
 from toolfleet.producer.fronts.sandbox import sandbox_app
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -61,9 +63,16 @@ def fuzz(url: str) -> set[int]:
     return statuses
 
 
-@pytest.mark.parametrize("contract", ["executor", "sandbox"])
+#: Each front, and the statuses that its answers have.
+FRONTS: dict[str, tuple[Callable[[ToolExecutor], FastAPI], set[int]]] = {
+    "executor": (executor_app, {200, 422}),
+    "managed": (managed_app, {200, 404, 422}),
+    "sandbox": (lambda executor: sandbox_app(executor, slots=2), {200, 400, 404}),
+}
+
+
+@pytest.mark.parametrize("contract", FRONTS)
 async def test_made_up_requests_are_answered(executor: ToolExecutor, contract: str) -> None:
-    app: FastAPI = executor_app(executor) if contract == "executor" else sandbox_app(executor, slots=2)
-    async with serving(app) as url:
-        statuses = await asyncio.to_thread(fuzz, url)
-    assert statuses == ({200, 422} if contract == "executor" else {200, 400, 404})
+    make, statuses = FRONTS[contract]
+    async with serving(make(executor)) as url:
+        assert await asyncio.to_thread(fuzz, url) == statuses

@@ -69,8 +69,13 @@ def released(trajectory_id: str) -> Reply:
     return _ended(Status.CANCELLED, f"Trajectory {trajectory_id!r} was released; it takes no more calls")
 
 
-def _ended(status: Status, error: str) -> Reply:
-    return Reply(False, "", error, {"status": status.value, "fault": FAULT_OF[status].value, "executed": "no"})
+def broken(error: Exception) -> Reply:
+    """The answer to a call that met a defect of ours; what became of it is not known."""
+    return _ended(Status.UNKNOWN, f"Batch execution failed: {error}", executed="unknown")
+
+
+def _ended(status: Status, error: str, executed: str = "no") -> Reply:
+    return Reply(False, "", error, {"status": status.value, "fault": FAULT_OF[status].value, "executed": executed})
 
 
 #: What every answer says of its call, whatever the tool says by the same names.

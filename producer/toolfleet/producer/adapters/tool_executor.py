@@ -19,7 +19,7 @@ from toolfleet.producer.adapters.artifacts import (
     TrajectoryReadRequest,
 )
 from toolfleet.producer.adapters.atropos import ToolResult
-from toolfleet.producer.adapters.envelope import SHELLS, Reply, refused
+from toolfleet.producer.adapters.envelope import SHELLS, Reply, broken, refused
 from toolfleet.producer.adapters.tool_backend import FleetToolBackend
 
 log = logging.getLogger(__name__)
@@ -154,7 +154,7 @@ class ToolExecutor:
         except Exception as error:
             # Nothing known raises here; a rollout must not end for what we did not think of.
             log.exception("call %s of trajectory %s failed", call.name, trajectory_id)
-            done = Reply(False, "", f"Batch execution failed: {error}", {"fault": "infrastructure"})
+            done = broken(error)
         self._latencies.append(time.monotonic() - began)
         self.total_errors += not done.success
         return ToolResult(uniq_id=call.uniq_id, **done._asdict())

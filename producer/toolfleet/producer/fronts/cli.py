@@ -14,9 +14,9 @@ from toolfleet.config.tool_executor import ToolExecutorVariables
 from toolfleet.producer.adapters.tool_backend import FleetToolBackend
 from toolfleet.producer.adapters.tool_executor import ToolExecutor, ToolExecutorConfig
 
-Contract = Literal["executor", "sandbox"]
-#: Ports of the predecessor's servers.
-PORTS: dict[Contract, int] = {"executor": 9001, "sandbox": 8080}
+Contract = Literal["executor", "sandbox", "managed"]
+#: Where each listens; the first two are the predecessor's.
+PORTS: dict[Contract, int] = {"executor": 9001, "sandbox": 8080, "managed": 9002}
 
 
 @click.command()
@@ -25,10 +25,10 @@ PORTS: dict[Contract, int] = {"executor": 9001, "sandbox": 8080}
     type=click.Choice(list(PORTS)),
     default="executor",
     show_default=True,
-    help="Whose routes: the ToolExecutor server's, or the sandbox server's.",
+    help="Whose routes: the ToolExecutor server's, the sandbox server's, or those of managed sandboxes.",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; others need a token.")
-@click.option("--port", type=click.IntRange(0, 65_535), help="Port to listen on [default: 9001, or 8080 for sandbox]")
+@click.option("--port", type=click.IntRange(0, 65_535), help="Port to listen on [default: 9001, 8080 or 9002]")
 @click.option("--profile", default="default", show_default=True, help="Environment that the trajectories run in.")
 @click.option("--sweep", default="default", show_default=True, help="Population that they belong to.")
 @click.option("--workers", type=click.IntRange(1, 64), help="Embedded worker processes [default: 1]")
@@ -84,6 +84,7 @@ async def _serve(
     drain: float,
 ) -> None:
     from toolfleet.producer.fronts.executor import executor_app
+    from toolfleet.producer.fronts.managed import managed_app
     from toolfleet.producer.fronts.sandbox import sandbox_app
     from toolfleet.producer.fronts.serve import listen, serve
 
@@ -96,13 +97,14 @@ async def _serve(
         serving = ToolExecutor(backend, config)
         await serving.start()
         try:
-            if contract == "sandbox":
-                app = sandbox_app(serving, slots, variables.token)
-            else:
-                app = executor_app(serving, variables.token)
+            apps = {
+                "executor": lambda: executor_app(serving, variables.token),
+                "sandbox": lambda: sandbox_app(serving, slots, variables.token),
+                "managed": lambda: managed_app(serving, variables.token),
+            }
             address = f"[{host}]" if ":" in host else host
             click.echo(f"{contract} on http://{address}:{listening.getsockname()[1]}", err=True)
-            await serve(app, listening, drain)
+            await serve(apps[contract](), listening, drain)
         finally:
             # Shielded: a signal that comes while we close must not leave sandboxes behind.
             await asyncio.shield(serving.close(patience=1.0))
