@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 import subprocess
 import tempfile
 from pathlib import Path
@@ -10,6 +11,8 @@ import aiohttp
 import pytest
 from fleet_processes import TOOLFLEET, free_port, process
 from services import missing
+
+from toolfleet.producer.fronts.serve import listen
 
 
 async def until_healthy(http: aiohttp.ClientSession) -> None:
@@ -84,8 +87,6 @@ def test_what_cannot_be_served_is_told_at_once(arguments: list[str], env: dict[s
 
 
 def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = subprocess.run(
@@ -93,6 +94,13 @@ def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
         )
     assert done.returncode == 2
     assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
+
+
+def test_answers_do_not_wait_for_the_receipt_of_their_beginning() -> None:
+    with listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.mark.usefixtures("bwrap")
