@@ -23,7 +23,11 @@ async def fleet() -> AsyncIterator[Fleet]:
     """Two workers with four slots each, whose workspaces stand where the predecessors' did."""
     if shutil.which("bwrap") is None:
         missing("bubblewrap")
-    settings = Settings(profiles={"default": Profile(workdir="/workspace")}, slots=4, heartbeat=0.2, lease_ttl=3.0)
+    profiles = {
+        "default": Profile(workdir="/workspace"),
+        "impatient": Profile(workdir="/workspace", idle_timeout=1.0, warm=0),
+    }
+    settings = Settings(profiles=profiles, slots=4, heartbeat=0.2, lease_ttl=3.0)
     async with Fleet.connect(settings, workers=2) as connected:
         yield connected
 

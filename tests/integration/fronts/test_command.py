@@ -26,6 +26,25 @@ async def until_healthy(http: aiohttp.ClientSession) -> None:
             await asyncio.sleep(0.05)
 
 
+async def until_held(http: aiohttp.ClientSession) -> None:
+    """Wait until a trajectory has a slot."""
+    while True:
+        async with http.get("/status") as answer:
+            if (await answer.json())["pool"]["acquired_slots"]:
+                return
+        await asyncio.sleep(0.02)
+
+
+async def connects(port: int) -> bool:
+    """Whether anybody listens there."""
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
 def execute(trajectory_id: str, command: str) -> dict[str, object]:
     """The body of a request that runs ``command``."""
     return {"trajectory_id": trajectory_id, "tool": {"name": "bash", "arguments": {"command": command}}}
@@ -46,15 +65,28 @@ async def test_a_signal_lets_the_call_that_runs_end_and_leaves_nothing(number: s
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
             await until_healthy(http)
             running = asyncio.create_task(http.post("/execute", json=execute("t", "sleep 2; echo done")))
-            while True:
-                async with http.get("/status") as answer:
-                    if (await answer.json())["pool"]["acquired_slots"]:
-                        break
-                await asyncio.sleep(0.02)
+            await until_held(http)
             server.send_signal(number)
             answer = await running
             assert (await answer.json())["output"] == "done\n"
         assert await asyncio.to_thread(server.wait, 30) == 0
+
+
+@pytest.mark.usefixtures("bwrap")
+async def test_a_second_signal_does_not_wait_for_the_call_that_runs() -> None:
+    port = free_port()
+    with process("executor", "--port", str(port), "--drain", "300") as server:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
+            await until_healthy(http)
+            running = asyncio.create_task(http.post("/execute", json=execute("t", "sleep 250")))
+            await until_held(http)
+            server.send_signal(signal.SIGINT)
+            while await connects(port):
+                await asyncio.sleep(0.02)
+            assert not running.done()
+            server.send_signal(signal.SIGINT)
+            assert await asyncio.to_thread(server.wait, 60) == 0
+            running.cancel()
 
 
 @pytest.mark.parametrize(

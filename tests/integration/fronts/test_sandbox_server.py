@@ -5,6 +5,12 @@ from typing import Any
 
 import aiohttp
 import pytest
+from http_fronts import client, serving
+
+from toolfleet.producer import Fleet
+from toolfleet.producer.adapters.tool_backend import FleetToolBackend
+from toolfleet.producer.adapters.tool_executor import ToolExecutor
+from toolfleet.producer.fronts.sandbox import sandbox_app
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -104,6 +110,22 @@ class TestSlots:
         said = await post(sandbox_server, "/execute", bash("slot_1", "ls -A; pgrep sleep"))
         assert said["output"] == ""
         assert (await post(sandbox_server, "/reset", {"slot_id": "x"}, 404))["error"] == "Unknown slot: x"
+
+    async def test_6_a_slot_whose_workspace_was_reaped_says_so_once(self, fleet: Fleet) -> None:
+        """Defect 6: calls went on in an empty workspace, and nobody was told."""
+        async with (
+            ToolExecutor(FleetToolBackend(fleet=fleet, profile="impatient")) as executor,
+            serving(sandbox_app(executor, slots=1)) as url,
+            client(url) as http,
+        ):
+            await post(http, "/execute", bash("slot_0", "echo mine > note"))
+            while any(int(worker["used"]) for worker in (await fleet.state.workers()).values()):
+                await asyncio.sleep(0.05)
+            told = await post(http, "/execute", bash("slot_0", "ls"))
+            assert (told["success"], told["metadata"]["fault"]) == (False, "infrastructure")
+            assert "was closed" in told["error"]
+            again = await post(http, "/execute", bash("slot_0", "ls"))
+            assert (again["success"], again["output"]) == (True, "")
 
     async def test_8_slots_do_not_see_each_other(self, sandbox_server: aiohttp.ClientSession) -> None:
         await post(sandbox_server, "/execute", bash("slot_0", "echo secret > note"))

@@ -194,6 +194,10 @@ class FleetToolBackend:
         """
         return self._running.open(trajectory_id)
 
+    def holds(self, trajectory_id: str) -> bool:
+        """Whether the trajectory was opened and has not ended, as far as this side knows."""
+        return trajectory_id in self._running
+
     async def run(
         self,
         trajectory_id: str,
@@ -231,7 +235,7 @@ class FleetToolBackend:
 
     async def artifact(self, trajectory_id: str, verb: str, request: Request, answer: type[A]) -> A:
         """Ask for an artifact of a trajectory that has run something."""
-        if trajectory_id not in self._running:
+        if not self.holds(trajectory_id):
             return answer(success=False, error=NO_SLOT)
         tool = f"artifact_{verb}"
         if not self._has(tool):

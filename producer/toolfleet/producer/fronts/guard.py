@@ -20,7 +20,7 @@ class Limits(BaseModel):
 
     max_body: int = Field(default=16 * 1024 * 1024, gt=0)
     """Bytes of one request."""
-    max_bodies: int = Field(default=512 * 1024 * 1024, gt=0)
+    max_bodies: int = Field(default=256 * 1024 * 1024, gt=0)
     """Bytes of all requests that are under way, together."""
     max_requests: int = Field(default=4096, gt=0)
     """Requests under way at once."""

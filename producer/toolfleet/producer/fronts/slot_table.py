@@ -81,6 +81,8 @@ class SlotTable:
         async def work() -> Execution:
             with slot.executing(execution_id):
                 done = await self._executor.execute(trajectory_id, call, request.timeout, call_id=key)
+            if trajectory_id == slot.trajectory_id and not self._executor.backend.holds(trajectory_id):
+                slot.workspaces += 1  # it was reaped, as this answer says; a slot is of use again at once
             return Execution(execution_id=execution_id, **done.model_dump(exclude={"uniq_id"}))
 
         return await self._once.do(f"{trajectory_id} {key}", work)
