@@ -24,7 +24,7 @@ class ToolExecutorVariables(BaseSettings):
     allow_network: bool = True
     """False refuses a profile whose sandboxes reach a network."""
     tool_server_url: str | None = None
-    """Where external tools run."""
+    """Where external tools run; workers call it."""
     tool_server_token: SecretStr | None = None
     """Bearer token of that server."""
 

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 #: Calls whose time `ToolExecutor.latencies_s` remembers.
 REMEMBERED = 10_000
+#: With these a worker refuses an external tool for which it has no ToolServer.
+NOBODY_RUNS_IT = frozenset({"NoToolServer", "UnknownTool"})
 
 
 class ToolExecutorConfig(BaseModel):
@@ -44,9 +46,9 @@ class ToolExecutorConfig(BaseModel):
     require_stateful_sandbox: bool = False
     """Changes nothing: stateful tools run in the same sandbox."""
     tool_server_url: str | None = None
-    """Where external tools run; None takes what the fleet's settings say. Workers call it, so it must be theirs too."""
+    """Changes nothing here: workers call the ToolServer, so it is they who must know it."""
     tool_server_token: SecretStr | None = None
-    """Its bearer token; the workers' own setting is what counts."""
+    """Changes nothing here, likewise."""
     allow_background: bool = False
     """Let ``terminal`` start background processes, for environments that also give the tool ``process``."""
 
@@ -196,9 +198,9 @@ class ToolExecutor:
     async def _external(
         self, trajectory_id: str, name: str, arguments: Mapping[str, Any], timeout_s: float | None, call_id: str | None
     ) -> Reply:
-        if self.config.tool_server_url is None:
-            return refused(f"External tool not available (ToolServer not configured): {name}")
         done = await self.backend.run(trajectory_id, name, arguments, timeout_s, call_id)
+        if done.metadata.get("refusal") in NOBODY_RUNS_IT:
+            return refused(f"External tool not available (ToolServer not configured): {name}")
         if done.success or done.metadata.get("fault") != "infrastructure":
             return done
         return done._replace(error=f"External tool failed: {done.error}")
