@@ -9,6 +9,7 @@ from http_fronts import serving
 from predecessor import TURNS, ExecTool, ExecutorClient, Result, SandboxClient, setup_workspace, verify_and_score
 from pydantic import SecretStr
 
+from toolfleet.config.errors import TrajectoryClosed
 from toolfleet.producer import Fleet
 from toolfleet.producer.adapters.atropos import ToolCall
 from toolfleet.producer.adapters.slots import SlotState
@@ -108,3 +109,5 @@ async def test_the_backend_of_an_executor_that_an_environment_brings(fleet: Flee
             await backend.release(slots[0], reset_workspace=True)
             assert (slots[0].state, slots[0].trajectory_id) == (SlotState.AVAILABLE, None)
         assert "was released" in (await backend.execute_batch([(slots[0], "bash", {"command": "true"})]))[0].error
+        with pytest.raises(TrajectoryClosed, match="was released"):
+            await backend.acquire("t0")

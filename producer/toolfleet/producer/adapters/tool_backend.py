@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from toolfleet.config.contract import clamp_timeout, new_id
-from toolfleet.config.errors import SettingsError, ToolfleetError, UnknownTool
+from toolfleet.config.errors import SettingsError, ToolfleetError, TrajectoryClosed, UnknownTool
 from toolfleet.config.settings import Settings, load
 from toolfleet.config.tools import Catalogue, catalogue
 from toolfleet.config.tools.base import POLICY_ARGUMENTS
@@ -124,13 +124,14 @@ class FleetToolBackend:
         """A slot for the trajectory: the same place however often it is asked for.
 
         Raises:
+            TrajectoryClosed: the trajectory was released.
             FleetSaturated: none became free within ``wait_timeout``.
             FleetError: the fleet cannot serve.
         """
         try:
             trajectory = self._running.open(trajectory_id)
         except Released:
-            raise ToolfleetError(released(trajectory_id).error) from None
+            raise TrajectoryClosed(released(trajectory_id).error) from None
         holder = await trajectory.place()
         workdir = self.profile.workdir if self.profile else ""
         slot = Slot(slot_id=trajectory_id, alloc_id=holder.worker, workspace_dir=workdir)
