@@ -92,7 +92,7 @@ async def test_a_second_signal_does_not_wait_for_the_call_that_runs() -> None:
 @pytest.mark.parametrize(
     ("arguments", "env", "says"),
     [
-        (["--host", "0.0.0.0"], {}, "set TOOL_EXECUTOR_TOKEN"),  # noqa: S104 - refused
+        (["--host", "0.0.0.0"], {}, "set TOOL_EXECUTOR_TOKEN"),
         ([], {"TOOL_EXECUTOR_SLOTS": "many"}, "TOOL_EXECUTOR_SLOTS: "),
         (["--profile", "defualt"], {}, "Did you mean 'default'?"),
         (
