@@ -53,10 +53,12 @@ def process(*arguments: str, within: Sequence[str] = (), **env: str) -> Iterator
                 started.wait()
 
 
-async def until_running(fleet: Fleet, t: Trajectory, command: str) -> asyncio.Task[ToolResult]:
+async def until_running(
+    fleet: Fleet, t: Trajectory, command: str, timeout: float | None = None
+) -> asyncio.Task[ToolResult]:
     """Start ``command`` and wait until the ledger says that it runs."""
     task: asyncio.Task[ToolResult] = asyncio.create_task(
-        t.call("terminal", {"command": command}, call_id=f"{t.id}.run")
+        t.call("terminal", {"command": command}, timeout=timeout, call_id=f"{t.id}.run")
     )
     while await fleet.state.redis.hget(fleet.state.key("call", f"{t.id}.run"), "state") != b"started":
         await asyncio.sleep(0.01)
