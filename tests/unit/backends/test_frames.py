@@ -1,6 +1,8 @@
 """The wire format."""
 
 import itertools
+import json
+import struct
 
 import pytest
 from hypothesis import given
@@ -49,3 +51,47 @@ def test_noise_is_an_error(noise: bytes) -> None:
     """Nothing is guessed."""
     with pytest.raises(FrameError):
         list(Decoder().feed(noise))
+
+
+#: Bytes that get past the prefix of a frame, so that what follows is looked at as well.
+JSON = st.recursive(
+    st.none() | st.integers() | st.text(), lambda values: st.lists(values) | st.dictionaries(st.text(), values)
+)
+PLAUSIBLE = st.builds(
+    lambda header, body, longer: struct.pack("!II", len(header) + longer, len(body)) + header + body,
+    st.binary() | st.text('{}[]":,0e+-.\\ truefalsn').map(str.encode) | JSON.map(json.dumps).map(str.encode),
+    st.binary(),
+    st.integers(0, 2),
+)
+
+
+@given(st.lists(st.binary() | PLAUSIBLE), st.integers(1, 20))
+def test_any_bytes_are_frames_or_an_error(pieces: list[bytes], step: int) -> None:
+    """And nothing else is raised, however they arrive."""
+    stream, decoder = b"".join(pieces), Decoder()
+    try:
+        for start in range(0, len(stream), step):
+            for header, body in decoder.feed(stream[start : start + step]):
+                assert isinstance(header, dict)
+                assert isinstance(body, bytes)
+    except FrameError:
+        return
+
+
+@given(st.lists(st.tuples(HEADERS, st.binary()), min_size=1), st.data())
+def test_a_changed_byte_spoils_no_frame_before_it(
+    frames: list[tuple[dict[str, object], bytes]], data: st.DataObject
+) -> None:
+    """Those that had arrived whole stay as they were sent."""
+    encoded = [encode(header, body) for header, body in frames]
+    spoilt = data.draw(st.integers(0, len(encoded) - 1))
+    piece = bytearray(encoded[spoilt])
+    piece[data.draw(st.integers(0, len(piece) - 1))] ^= data.draw(st.integers(1, 255))
+    decoder = Decoder()
+    assert [frame for piece in encoded[:spoilt] for frame in decoder.feed(piece)] == frames[:spoilt]
+    try:
+        assert all(
+            isinstance(header, dict) for header, _ in decoder.feed(bytes(piece) + b"".join(encoded[spoilt + 1 :]))
+        )
+    except FrameError:
+        return
