@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 import redis
 import redis.asyncio
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
     from standins.morph.process import StandIn
 
 pytest.register_assert_rewrite("toolfleet.backends.conformance")
+# How long an example takes says something of the machine, nothing of us.
+hypothesis.settings.register_profile(
+    "toolfleet", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("toolfleet")
 
 
 @pytest.fixture(autouse=True)
