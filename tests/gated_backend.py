@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 from pathlib import Path
 
 from toolfleet.backends.base import Owner
@@ -14,9 +15,9 @@ class GatedBackend(BubblewrapBackend):
     """Bubblewrap, with a gate in front."""
 
     async def create(self, profile: Profile, owner: Owner, origin: str | None = None) -> RunnerSandbox:
-        """Wait for the gate to open, and start a sandbox."""
+        """Say that we wait, wait for the gate to open, and start a sandbox."""
         gate = Path(os.environ["GATE"])
-        (gate.parent / "waiting").touch()
+        (gate.parent / f"waiting.{secrets.token_hex(4)}").touch()
         while not gate.exists():
             await asyncio.sleep(0.01)
         return await super().create(profile, owner, origin)

@@ -105,7 +105,7 @@ class Settings(BaseSettings):
     slots: int = Field(default=8, ge=1, le=10_000)
     """Sandboxes that one worker serves at once."""
     concurrent_starts: int = Field(default=4, ge=1)
-    """Sandboxes that one worker creates at once."""
+    """Sandboxes of one backend that one worker creates at once."""
     drain_timeout: float = Field(default=10.0, ge=0)
     """Seconds that a stopping worker gives its trajectories to go to another worker, or to end."""
     retries: Retries = Retries()

@@ -42,18 +42,21 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
-async def test_others_come_and_go_while_one_starts(settings: Settings, redis_url: str, folder: Path) -> None:
-    with worker("w1", redis_url, "4", **environment(folder)):
-        async with Fleet.connect(settings) as fleet, fleet.trajectory(profile="slow") as slow:
-            waiting = asyncio.create_task(slow.terminal("echo at last"))
-            while not (folder / "waiting").exists():
+@pytest.mark.parametrize("many", [1, 6])
+async def test_others_come_and_go_while_some_start(settings: Settings, redis_url: str, folder: Path, many: int) -> None:
+    # The larger number is more than a worker starts of one backend at once.
+    with worker("w1", redis_url, "8", **environment(folder)):
+        async with Fleet.connect(settings) as fleet:
+            slow = [fleet.trajectory(profile="slow") for _ in range(many)]
+            waiting = [asyncio.create_task(t.terminal("echo at last")) for t in slow]
+            while len(list(folder.glob("waiting.*"))) < min(many, settings.concurrent_starts):
                 await asyncio.sleep(0.01)
-            for number in range(6):  # more than there are slots, so that others must also end
+            for number in range(10):  # more than there are slots, so that others must also end
                 async with fleet.trajectory() as t:
                     assert (await t.terminal(f"echo {number}")).stdout == f"{number}\n"
-            assert not waiting.done()
+            assert not any(task.done() for task in waiting)
             (folder / "gate").touch()
-            assert (await waiting).stdout == "at last\n"
+            assert {r.stdout for r in await asyncio.gather(*waiting)} == {"at last\n"}
 
 
 async def test_a_kind_that_never_starts_fails_its_own_calls_only(
@@ -80,7 +83,7 @@ async def test_a_trajectory_given_up_while_its_sandbox_starts_leaves_neither_san
         async with Fleet.connect(settings) as fleet:
             given_up = fleet.trajectory(profile="slow")
             waiting = asyncio.create_task(given_up.terminal("echo never"))
-            while not (folder / "waiting").exists():
+            while not list(folder.glob("waiting.*")):
                 await asyncio.sleep(0.01)
             waiting.cancel()
             await given_up.close()

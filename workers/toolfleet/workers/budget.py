@@ -24,7 +24,9 @@ class StartBudget:
 
     def __init__(self, state: FleetState, concurrent: int, patience: float) -> None:
         self._state = state
-        self._here = asyncio.Semaphore(concurrent)
+        self._concurrent = concurrent
+        self._here: dict[str, asyncio.Semaphore] = {}
+        """By backend: while one engine or cloud hangs, the starts of others go on."""
         self._patience = patience
 
     @contextlib.asynccontextmanager
@@ -35,7 +37,8 @@ class StartBudget:
             SandboxStartFailed: starts of this kind fail in a row, or its turn did not come in time.
         """
         spec, attempt = profile.spec_hash, new_id("start")
-        async with self._here:
+        here = self._here.setdefault(profile.backend, asyncio.Semaphore(self._concurrent))
+        async with here:
             await self._wait(profile, spec, attempt)
             ok = False
             try:
