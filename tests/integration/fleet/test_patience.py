@@ -53,7 +53,7 @@ async def test_endings_of_all_kinds_beside_one_another_stay_each_calls_own(fleet
             case "murder":
                 assert (r.status, r.fault) == (Status.OK, Fault.NONE)
             case _:
-                assert (r.status, r.executed) == (Status.REJECTED, "no")
+                assert (r.status, r.executed) == (Status.REJECTED, "no"), r
                 assert r.error
 
 

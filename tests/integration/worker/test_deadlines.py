@@ -13,11 +13,13 @@ from toolfleet.producer import Fleet
 async def test_calls_at_a_worker_that_stands_still_end_and_the_trajectory_goes_on(
     settings: Settings, redis_url: str
 ) -> None:
-    # A lease so long that nobody declares the worker dead meanwhile, and calls that may not take long.
-    patient = settings.model_copy(update={"start_timeout": 1.0, "lease_ttl": 100.0})
+    # A lease so long that nobody declares the worker dead meanwhile.
+    patient = settings.model_copy(update={"start_timeout": 5.0, "lease_ttl": 100.0})
     with worker("w1", redis_url, TOOLFLEET_LEASE_TTL="100") as still:
         async with Fleet.connect(patient) as fleet, fleet.trajectory("t1") as t:
-            await t.terminal("true", timeout=1)
+            while not await fleet.state.workers():
+                await asyncio.sleep(0.02)
+            await t.terminal("true", timeout=60)
             running = await until_running(fleet, t, "echo x >> /tmp/n; sleep 600", timeout=2)
             still.send_signal(signal.SIGSTOP)
             queued = asyncio.create_task(t.terminal("echo y >> /tmp/n", timeout=1))
