@@ -18,6 +18,7 @@ import hypothesis
 import pytest
 import redis
 import redis.asyncio
+from redis_options import debugging
 from services import missing
 
 from toolfleet.config import connection
@@ -53,7 +54,7 @@ def redis_server() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="toolfleet-test-") as folder:
         sock = Path(folder) / "redis.sock"
         options = ["--port", "0", "--unixsocket", str(sock), "--save", "", "--dir", folder, "--loglevel", "warning"]
-        process = subprocess.Popen([str(server), *options, "--enable-debug-command", "yes"])
+        process = subprocess.Popen([str(server), *options, *debugging(str(server))])
         try:
             while not sock.exists():
                 assert process.poll() is None, "redis-server did not start"

@@ -12,6 +12,7 @@ import redis
 from fleet_processes import free_port, wait_until
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from redis_options import debugging
 from services import missing
 
 from toolfleet.producer.embedded import find_redis_server
@@ -22,7 +23,7 @@ class PrivateRedis:
 
     def __init__(self, folder: Path, *options: str, password: str = "", sentinel_of: str = "") -> None:
         """``sentinel_of``: it is a Sentinel, with this configuration."""
-        self._first = ["--enable-debug-command", "local", "--save", ""]
+        self._first = ["--save", ""]
         if sentinel_of:
             config = folder / "sentinel.conf"
             config.write_text(sentinel_of)
@@ -40,7 +41,8 @@ class PrivateRedis:
         if server is None:
             missing("redis-server")
         fixed = ["--port", str(self.port), "--dir", str(self._folder), "--loglevel", "warning"]
-        argv = [server, *self._first, *fixed, *self._options]
+        debug = [] if "--sentinel" in self._first else debugging(str(server))
+        argv = [server, *self._first, *debug, *fixed, *self._options]
         self._process = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
         wait_until(self.serves)
 
