@@ -275,7 +275,10 @@ class Model(Parts):
         if call is None:
             return "missing"
         if call.state == "done":
+            if not call.given_up:
+                return "done"
             return "ended" if call.ending == if_queued else "started" if call.ending == if_started else "done"
+        call.given_up = call.state == "queued" or if_started is not None
         if call.state == "queued":
             self.end(ident, if_queued)
             return "ended"

@@ -57,6 +57,8 @@ class Call:
     outside: bool = False
     snapshot: str = ""
     unwanted: bool = False
+    given_up: bool = False
+    """Its producer has ended it; others may end one alike, but not in the same words."""
 
 
 @dataclass
