@@ -27,6 +27,6 @@ class BuggyBackend(BubblewrapBackend):
         sandbox.run = trip  # type: ignore[method-assign]
         return sandbox
 
-    async def tidy(self) -> None:
+    async def tidy(self, fleet: str = "") -> None:
         """Break always."""
         raise ZeroDivisionError("a bug in a service")

@@ -10,7 +10,6 @@ from services import missing
 
 from toolfleet.config.profile import Profile
 from toolfleet.config.settings import Settings
-from toolfleet.config.tools import Arguments, Catalogue, Definition, catalogue
 from toolfleet.producer import Fleet
 from toolfleet.producer.adapters.tool_backend import FleetToolBackend
 from toolfleet.producer.adapters.tool_executor import ToolExecutor
@@ -34,10 +33,8 @@ async def fleet() -> AsyncIterator[Fleet]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def executor(fleet: Fleet) -> AsyncIterator[ToolExecutor]:
-    """A started executor that knows the fleet's tools, and one external one that nobody serves."""
-    external = Definition(name="search_the_web", description="", arguments=Arguments, where="external")
-    tools = Catalogue([*catalogue(), external])
-    async with ToolExecutor(FleetToolBackend(fleet=fleet, tools=tools)) as started:
+    """A started executor, over a fleet without a ToolServer."""
+    async with ToolExecutor(FleetToolBackend(fleet=fleet)) as started:
         yield started
 
 

@@ -87,8 +87,8 @@ class TestCalls:
 
     async def test_x5_unknown_and_external_tools(self, executor: ToolExecutor) -> None:
         assert (await executor.execute("x5", ToolCall(name="nope"))).error == "Unknown tool: nope"
-        said = (await executor.execute("x5", ToolCall(name="search_the_web"))).error
-        assert said == "External tool not available (ToolServer not configured): search_the_web"
+        said = (await executor.execute("x5", ToolCall(name="web_search"))).error
+        assert said == "External tool not available (ToolServer not configured): web_search"
 
     async def test_x7_background_is_refused_and_policy_is_not_the_models(self, executor: ToolExecutor) -> None:
         call = ToolCall(name="terminal", arguments={"command": "true", "background": True})

@@ -158,7 +158,7 @@ class Executor:
             if isinstance(tool, OutsideTool):
                 run.errand = Errand(tool, arguments)
                 return
-            run.steps = tool.steps(arguments)
+            run.steps, run.slow = tool.steps(arguments), tool.slow
             run.ask(next(run.steps))
         except (InvalidCall, ValueError) as error:
             raise Ended(self._refused(run, error)) from None
@@ -307,7 +307,7 @@ class Executor:
             raise AssertionError("decode and a request come first")
         stdout, stderr = run.streams
         go_on = partial(advance, run.steps, Seen(run.outcome, stdout.text, stderr.text))
-        said = await asyncio.to_thread(go_on) if self._tools.get(run.require().name, hidden=True).slow else go_on()
+        said = await asyncio.to_thread(go_on) if run.slow else go_on()
         if isinstance(said, Plan):
             run.ask(said)
         else:

@@ -49,6 +49,8 @@ class Run:
     """What its tool does outside the sandbox; then it has no steps."""
     steps: Steps | None = None
     """What its tool does, waiting for the outcome of ``request``."""
+    slow: bool = False
+    """Its steps compute for long, see `Tool.slow`."""
     request: Request | None = None
     """The one under way, or next."""
     plan: Plan | None = None

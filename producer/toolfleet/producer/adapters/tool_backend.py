@@ -12,6 +12,7 @@ from toolfleet.config.errors import SettingsError, ToolfleetError, TrajectoryClo
 from toolfleet.config.settings import Settings, load
 from toolfleet.config.tools import Catalogue, catalogue
 from toolfleet.config.tools.base import POLICY_ARGUMENTS
+from toolfleet.config.tools.web import WEB
 from toolfleet.producer.adapters.artifacts import (
     ArchiveAnswer,
     ArchiveRequest,
@@ -75,11 +76,11 @@ class FleetToolBackend:
             profile: the environment that trajectories run in.
             sweep: the population that they belong to.
             workers: worker processes of an embedded fleet, which is started when no ``redis_url`` is set.
-            tools: those that calls may name; None takes those that every fleet has.
+            tools: those that calls may name; None takes those that every fleet has, and those that the settings add.
             fleet: a connected one, which is not closed with this; ``settings`` and ``workers`` mean nothing then.
         """
         self.settings = fleet.settings if fleet else settings or load()
-        self.tools = tools if tools is not None else catalogue()
+        self.tools = tools if tools is not None else _known(self.settings)
         self.profile_name = profile
         self.profile = self.settings.profiles.get(profile)
         self._sweep = sweep
@@ -302,6 +303,13 @@ class FleetToolBackend:
         execution_id = new_id("exec")
         done = await self.run(_tenant(slot), name, arguments, timeout_s)
         return ExecutionResult(execution_id=execution_id, slot_id=slot.slot_id, **done._asdict())
+
+
+def _known(settings: Settings) -> Catalogue:
+    """All tools that workers may have. Whether there is a ToolServer to run the external ones they know better."""
+    here = list(catalogue(settings))
+    names = {tool.name for tool in here}
+    return Catalogue([*here, *(tool for tool in WEB if tool.name not in names)])
 
 
 def _tenant(slot: Slot) -> str:
