@@ -63,9 +63,13 @@ class Snapshots(Scripts):
         """Note that a first workspace cannot start from its snapshot; its generation, 0 when the lease is not held."""
         return int(await self._run("forsake", trajectory, boot, epoch, cause))
 
-    async def due_snapshots(self, places: Iterable[str]) -> list[Unwanted]:
-        """The snapshots at ``places`` that nobody wants any more; asked for again until they are `dropped`."""
-        found = [text(v) for v in await self._run("due_snapshots", ms(LOOK_AGAIN), self._keep, *places)]
+    async def due_snapshots(self, places: Iterable[str], *, leaving: bool = False) -> list[Unwanted]:
+        """The snapshots at ``places`` that nobody wants any more; asked for again until they are `dropped`.
+
+        ``leaving`` asks for those as well that another worker may be dropping.
+        """
+        looked = await self._run("due_snapshots", ms(LOOK_AGAIN), self._keep, int(leaving), *places)
+        found = [text(v) for v in looked]
         return [Unwanted(*found[i : i + 3]) for i in range(0, len(found), 3)]
 
     async def dropped(self, name: str) -> None:

@@ -19,6 +19,7 @@ from toolfleet.backends.local.snapshots import Snapshots
 from toolfleet.config.answers import text
 from toolfleet.config.contract import Status
 from toolfleet.config.errors import ForkFailed, InvalidCall
+from toolfleet.config.profile import Profile
 from toolfleet.config.settings import Settings
 from toolfleet.config.state import FleetState
 from toolfleet.producer import Fleet, SyncFleet, Trajectory
@@ -309,3 +310,14 @@ async def test_a_workspace_that_is_lost_is_told_by_the_fork_of_it(
             assert failed.value.result.status is Status.LOST
             assert (await t.terminal("true")).workspace_generation == 2
             await until_dropped(state)
+
+
+async def test_a_fleet_that_ends_at_once_leaves_no_copy() -> None:
+    """Its Redis goes with it, and nobody else knows of the copy."""
+    profiles = {"default": Profile(warm=0)}
+    async with Fleet.connect(workers=2, slots=2, profiles=profiles) as fleet, fleet.trajectory() as t:
+        used, _ = await t.fork(2)
+        assert used.origin is not None
+        archive = Snapshots().path(used.origin.snapshot)
+        assert (await used.terminal("true")).status is Status.OK
+    assert not archive.exists()

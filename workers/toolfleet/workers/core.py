@@ -79,14 +79,14 @@ class Core:
         self._starts: Coalescer[Run, tuple[str, float]] = Coalescer(self._start_batch)
         self._finishes: Coalescer[Finished, str] = Coalescer(self._finish_batch)
         self._tenancy = Tenancy(worker_id, self.boot, self.state, self.pool, settings)
-        saver = Saver(self.boot, self.state, self.pool, self._tenancy.patience)
+        self._saver = Saver(self.boot, self.state, self.pool, self._tenancy.patience)
         self._executor = Executor(
             worker_id,
             self.boot,
             self.state,
             Ledger(self._starts.put, lambda result, epoch: self._finishes.put(Finished(result, epoch))),
             self._tenancy,
-            saver,
+            self._saver,
             tools or registry(settings, self._tool_server),
             self.events.call,
         )
@@ -96,7 +96,7 @@ class Core:
             self.heartbeat,
             self.prewarmer,
             Janitor(self.pool, 30.0),
-            Dropper(saver, min(settings.heartbeat, 2.0)),
+            Dropper(self._saver, min(settings.heartbeat, 2.0)),
             Keeper(self, self.pool.ttl / 3),
             Reaper(self, settings.heartbeat),
             Recoverer(self, min(settings.heartbeat, 0.5)),
@@ -190,6 +190,7 @@ class Core:
             self.end_lease(lease, release=False)
         if self._teardowns:
             await asyncio.wait(set(self._teardowns), timeout=5)
+        await self._drop_snapshots()
         await self.pool.close()
         await self.events.close()
         if self._tool_server is not None:
@@ -315,6 +316,14 @@ class Core:
         await self._tenancy.vacate(lease, self._tenancy.patience)
         holder = Holder(self.worker_id, self.boot, lease.epoch)
         await persist(lambda: self.state.release(lease.trajectory_id, holder), self._tenancy.patience)
+
+    async def _drop_snapshots(self) -> None:
+        """Once more, for what the last forks have just let go: this may be the fleet's last worker."""
+        try:
+            async with asyncio.timeout(RETIRE):
+                await self._saver.tidy(leaving=True)
+        except OUTAGES as error:
+            log.warning("Redis does not answer; saved workspaces are left to other workers: %s", error)
 
     async def _retire(self) -> None:
         try:

@@ -64,9 +64,9 @@ class Saver:
         finally:
             lease.saving = False
 
-    async def tidy(self) -> None:
-        """Drop what nobody wants any more, whoever saved it."""
-        for unwanted in await self._state.due_snapshots(self._pool.places):
+    async def tidy(self, *, leaving: bool = False) -> None:
+        """Drop what nobody wants any more, whoever saved it; when ``leaving``, also what others may be dropping."""
+        for unwanted in await self._state.due_snapshots(self._pool.places, leaving=leaving):
             await self._drop(unwanted.backend, unwanted.name, unwanted.id or unwanted.name)
 
     async def _drop(self, backend: str, name: str, snapshot: str) -> None:
