@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 TESTS  ?=
+# Tests mostly wait: three at once keep two cores busy.
+JOBS   ?= 3
 MINUTES ?= 5
 
 .DEFAULT_GOAL := help
@@ -22,7 +24,8 @@ test: $(VENV)/ready  ## run the whole test suite (TESTS="tests/unit -k pool" for
 	@scripts/system-packages bwrap=bubblewrap redis-server=redis-server busybox=busybox-static debootstrap=debootstrap \
 		mkfs.ext4=e2fsprogs openssl=openssl ip=iproute2 faketime=faketime dockerd=docker.io iptables=iptables \
 		docker-compose=docker-compose slirp4netns=slirp4netns chromium=chromium
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not alone" $(TESTS) || [ $$? -eq 5 ]
+	$(BIN)/python -m pytest -m alone $(TESTS) || [ $$? -eq 5 ]
 
 soak: $(VENV)/ready  ## hold a fleet under load and watch its memory (MINUTES=5)
 	@scripts/system-packages bwrap=bubblewrap redis-server=redis-server

@@ -20,6 +20,7 @@ import redis
 import redis.asyncio
 from redis_options import debugging
 from services import missing
+from side_by_side import arrange
 
 from toolfleet.config import connection
 from toolfleet.config.settings import Settings
@@ -35,6 +36,12 @@ hypothesis.settings.register_profile(
     "toolfleet", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("toolfleet")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests may run beside which."""
+    for item in items:
+        arrange(item)
 
 
 @pytest.fixture(autouse=True)
