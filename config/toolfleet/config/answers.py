@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from toolfleet.config.contract import ToolResult
+from toolfleet.config.contract import Beginning, ToolResult
 
 
 class Holder(NamedTuple):
@@ -28,7 +28,7 @@ class Claim:
     """What a worker must know of a lease that it takes up."""
 
     profile: str
-    setup: list[dict[str, str]]
+    beginning: Beginning
     generation: int
     lost: str
     producer: str

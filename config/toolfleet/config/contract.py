@@ -91,6 +91,16 @@ class Setup(BaseModel):
     dest: str = "/"
 
 
+class Beginning(BaseModel):
+    """What the workspace of a trajectory begins with, beyond its profile."""
+
+    model_config = ConfigDict(frozen=True)
+
+    setup: tuple[Setup, ...] = ()
+    image: str | None = Field(default=None, min_length=1, max_length=1000)
+    """In the place of the profile's ``image``."""
+
+
 class ToolCall(BaseModel):
     """One tool invocation: the unit of delivery, retry and result."""
 

@@ -13,6 +13,7 @@ import redis.asyncio
 from toolfleet.config import keys
 from toolfleet.config.answers import Beat, Claim, Holder, Renounced, Route, text
 from toolfleet.config.answers import holder as to_holder
+from toolfleet.config.contract import Beginning
 from toolfleet.config.ledger import Ledger
 from toolfleet.config.lua import ms
 from toolfleet.config.settings import Settings
@@ -42,7 +43,7 @@ class FleetState(Ledger, Snapshots):
         profile: str,
         *,
         sweep: str,
-        setup: list[dict[str, str]],
+        beginning: Beginning,
         wait: float,
         known_epoch: int = 0,
         forgotten: Literal["", "tell", "told"] = "",
@@ -63,7 +64,7 @@ class FleetState(Ledger, Snapshots):
             producer,
             profile,
             sweep,
-            json.dumps(setup),
+            beginning.model_dump_json(),
             self._room,
             ms(wait),
             self._keep,
@@ -92,7 +93,7 @@ class FleetState(Ledger, Snapshots):
         profile, setup, generation, lost, producer, sweep, used, age, sandbox, origin, *started = map(text, found)
         return Claim(
             profile,
-            json.loads(setup or "[]"),
+            Beginning.model_validate_json(setup or "{}"),
             int(generation),
             lost,
             producer,

@@ -11,13 +11,14 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from kombu.exceptions import OperationalError
+from pydantic import ValidationError
 
 from toolfleet.config import connection, contract
 from toolfleet.config.answers import Holder
 from toolfleet.config.celery_app import make_app
 from toolfleet.config.connection import OUTAGES
 from toolfleet.config.contact import Contact
-from toolfleet.config.contract import Setup, Status, ToolCall, ToolResult, ended, new_id
+from toolfleet.config.contract import Beginning, Setup, Status, ToolCall, ToolResult, ended, new_id
 from toolfleet.config.errors import (
     FleetClosed,
     FleetError,
@@ -125,6 +126,7 @@ class Fleet:
         profile: str = "default",
         sweep: str = "default",
         setup: Sequence[Setup] = (),
+        image: str | None = None,
     ) -> Trajectory:
         """A trajectory to enter with ``async with``; it takes a slot at its first call.
 
@@ -133,17 +135,22 @@ class Fleet:
             profile: the environment it runs in.
             sweep: the population it belongs to.
             setup: archives to unpack first, see `archive`.
+            image: in the place of the profile's; no sandbox waits warm for it, and none of its kind is used again.
 
         Raises:
             FleetClosed: the fleet was closed.
-            InvalidCall: the id cannot be one.
+            InvalidCall: the id cannot be one, or the image cannot be a name.
         """
         if not self._running:
             raise FleetClosed("this fleet is not connected; use it inside `async with Fleet.connect() as fleet`")
         ident = trajectory_id or new_id("t")
         if not contract.is_identifier(ident):
             raise InvalidCall(f"trajectory id {ident!r}: use 1 to 200 printable characters without white space")
-        made = self._open[ident] = Trajectory(self, ident, profile, sweep, list(setup))
+        try:
+            beginning = Beginning(setup=tuple(setup), image=image)
+        except ValidationError as error:
+            raise InvalidCall(f"this trajectory cannot begin: {error.errors(include_url=False)[0]['msg']}") from None
+        made = self._open[ident] = Trajectory(self, ident, profile, sweep, beginning)
         return made
 
     async def archive(self, content: bytes, dest: str = "/") -> Setup:
@@ -205,7 +212,9 @@ class Fleet:
 
     def forked(self, parent: Trajectory, trajectory_id: str, origin: Origin) -> Trajectory:
         """A trajectory whose workspace starts as a copy of its parent's."""
-        made = self._open[trajectory_id] = Trajectory(self, trajectory_id, parent.profile, parent.sweep, [], origin)
+        made = self._open[trajectory_id] = Trajectory(
+            self, trajectory_id, parent.profile, parent.sweep, Beginning(image=parent.beginning.image), origin
+        )
         return made
 
     async def execute_with(self, trajectory: Trajectory, call: ToolCall, content: bytes | None) -> ToolResult:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import ValidationError
 
 from toolfleet.config.answers import Holder, Route
-from toolfleet.config.contract import MAX_FORKS, Setup, Status, ToolCall, ToolResult, new_id
+from toolfleet.config.contract import MAX_FORKS, Beginning, Status, ToolCall, ToolResult, new_id
 from toolfleet.config.errors import (
     FleetSaturated,
     ForkFailed,
@@ -44,14 +44,14 @@ class Trajectory:
         trajectory_id: str,
         profile: str,
         sweep: str,
-        setup: list[Setup],
+        beginning: Beginning,
         origin: Origin | None = None,
     ) -> None:
         self.id = trajectory_id
         self.profile = profile
         self.sweep = sweep
         self._fleet = fleet
-        self._setup = [s.model_dump() for s in setup]
+        self.beginning = beginning
         self.origin = origin
         """What its first workspace is a copy of, in a trajectory that was made by `fork`."""
         self._holder: Holder | None = None
@@ -329,7 +329,7 @@ class Trajectory:
                 fleet.producer_id,
                 self.profile,
                 sweep=self.sweep,
-                setup=self._setup,
+                beginning=self.beginning,
                 wait=wait,
                 known_epoch=self._epoch,
                 forgotten=forgotten,

@@ -20,7 +20,7 @@ from integration.config.fleet_bench import (
 from integration.config.model_parts import Lease, Worker
 
 from toolfleet.config.answers import Finished, Holder
-from toolfleet.config.contract import Status, ToolCall, ended
+from toolfleet.config.contract import Beginning, Status, ToolCall, ended
 from toolfleet.config.snapshots import Origin, Saved
 
 trajectories = st.sampled_from(TRAJECTORIES)
@@ -69,7 +69,9 @@ class FleetMachine(FleetBench):
         origin = self.origins.get(trajectory, Origin("", ""))
         origin = origin._replace(place="") if anywhere else origin
         asked = {"known_epoch": known, "forgotten": anew, "origin": origin}
-        found = self.do(self.state.route(trajectory, producer, "default", sweep="s", setup=[], wait=300.0, **asked))
+        found = self.do(
+            self.state.route(trajectory, producer, "default", sweep="s", beginning=Beginning(), wait=300.0, **asked)
+        )
         expected = self.model.route(trajectory, producer, self.chosen, known, anew, *origin)
         self.note("route", found.verdict, expected)
         if found.holder:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import redis.asyncio
 
 from toolfleet.config.answers import Beat, Claim, Finished, Holder, Renounced, Route
-from toolfleet.config.contract import Status, ToolCall, ToolResult, ended
+from toolfleet.config.contract import Beginning, Status, ToolCall, ToolResult, ended
 from toolfleet.config.settings import Settings
 from toolfleet.config.snapshots import Origin, Saved
 from toolfleet.config.state import FleetState
@@ -80,8 +80,8 @@ class Rig:
     ) -> Route:  # fmt: skip
         """Ask for a slot."""
         return await self.state.route(
-            trajectory, producer, profile, sweep="s", setup=[], wait=wait, known_epoch=known, forgotten=forgotten,
-            origin=origin,
+            trajectory, producer, profile, sweep="s", beginning=Beginning(), wait=wait, known_epoch=known,
+            forgotten=forgotten, origin=origin,
         )  # fmt: skip
 
     async def hold(self, trajectory: str = "t1", producer: str = "p1", origin: Origin | None = None) -> Holder:

@@ -3,7 +3,7 @@
 from integration.config.rig import DIED, Rig, settings
 
 from toolfleet.config.answers import Holder
-from toolfleet.config.contract import Status
+from toolfleet.config.contract import Beginning, Setup, Status
 
 
 class TestRoute:
@@ -65,13 +65,13 @@ class TestRoute:
         await rig.state.release("t1", holder)
         assert (await rig.route()).verdict == "closed"
 
-    async def test_the_setup_travels_with_the_lease(self, rig: Rig) -> None:
+    async def test_what_it_begins_with_travels_with_the_lease(self, rig: Rig) -> None:
         await rig.worker()
-        setup = [{"archive": "a" * 64, "dest": "/src"}]
-        route = await rig.state.route("t1", "p1", "default", sweep="s", setup=setup, wait=1.0)
+        beginning = Beginning(setup=(Setup(archive="a" * 64, dest="/src"),), image="busybox")
+        route = await rig.state.route("t1", "p1", "default", sweep="s", beginning=beginning, wait=1.0)
         assert route.holder
         claim = await rig.claim("t1", route.holder)
-        assert (claim.setup, claim.profile, claim.producer, claim.generation) == (setup, "default", "p1", 1)
+        assert (claim.beginning, claim.profile, claim.producer, claim.generation) == (beginning, "default", "p1", 1)
 
 
 class TestChoice:

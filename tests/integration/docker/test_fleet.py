@@ -4,15 +4,38 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from docker_engine import BUSYBOX
 from forking import fork_thrice, snapshots
 from integration.docker.conftest import profile
 
 from toolfleet.config.contract import Status
-from toolfleet.config.errors import SpecRefused
+from toolfleet.config.errors import InvalidCall, SpecRefused
 from toolfleet.producer import Fleet
 
 if TYPE_CHECKING:
     import docker
+
+
+async def test_a_trajectory_may_name_another_image(client: "docker.APIClient") -> None:
+    """Also its forks, and its next workspace after a loss; the others have that of the profile."""
+    chosen = profile(workdir="/work", storage="disk", docker={"unlimited_disk": True, "user": "0:0"})
+    async with (
+        Fleet.connect(workers=1, slots=4, fleet="docker-image", profiles={"default": chosen}) as fleet,
+        fleet.trajectory() as usual,
+        fleet.trajectory(image=BUSYBOX) as other,
+    ):
+        assert (await usual.terminal("test -e /usr/bin/perl")).exit_code == 0
+        assert (await other.terminal("test -e /usr/bin/perl")).exit_code == 1
+        (fork,) = await other.fork(1)
+        async with fork:
+            assert (await fork.terminal("test -e /usr/bin/perl")).exit_code == 1
+        for container in client.containers(filters={"ancestor": BUSYBOX}):
+            client.kill(container)
+        assert (await other.terminal("true")).status is Status.LOST
+        assert (await other.terminal("test -e /usr/bin/perl")).exit_code == 1
+        with pytest.raises(InvalidCall, match="cannot begin"):
+            fleet.trajectory(image="")
+    client.close()
 
 
 @pytest.mark.parametrize("transport", ["socket", "relay"])

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING
 
 from toolfleet.backends.base import Sandbox
+from toolfleet.config.contract import Beginning
 from toolfleet.config.profile import Profile
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Lease:
         self.profile_name = "default"
         self.sweep = ""
         self.producer = ""
-        self.setup: list[dict[str, str]] = []
+        self.beginning = Beginning()
         self.origin = ""
         """The snapshot from which the first workspace has yet to start."""
         self.generation = 1

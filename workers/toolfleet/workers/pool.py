@@ -164,7 +164,8 @@ class WarmPool:
     async def take_back(self, sandbox: Sandbox, profile: Profile) -> None:
         """Part with a sandbox that has served: destroyed, or reset beside the caller to serve another trajectory."""
         born = self._born.get(sandbox.ref.id)
-        if born is None or self._closed or time.monotonic() - born > profile.warm_age:
+        known = profile in self.profiles.values()  # for the image of one trajectory nobody would ask again
+        if born is None or not known or self._closed or time.monotonic() - born > profile.warm_age:
             await self.destroy(sandbox)
         else:
             self._beside(self._recycle(sandbox, profile, born))

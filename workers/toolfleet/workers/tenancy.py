@@ -27,6 +27,7 @@ from toolfleet.config.connection import OUTAGES
 from toolfleet.config.contract import new_id
 from toolfleet.config.errors import BackendError, SandboxLost, SandboxStartFailed, SnapshotLost, SpecRefused
 from toolfleet.config.patience import persist
+from toolfleet.config.profile import Profile
 from toolfleet.config.settings import Settings
 from toolfleet.config.state import FleetState
 from toolfleet.workers.leases import Lease
@@ -66,8 +67,10 @@ class Tenancy:
         if claim is None:
             raise HeldElsewhere
         lease.profile_name, lease.sweep, lease.producer = claim.profile, claim.sweep, claim.producer
-        lease.profile = self._pool.profiles.get(claim.profile, lease.profile)
-        lease.setup, lease.generation, lease.lost, lease.used = claim.setup, claim.generation, claim.lost, claim.used
+        lease.beginning, lease.generation, lease.lost, lease.used = (
+            claim.beginning, claim.generation, claim.lost, claim.used,
+        )  # fmt: skip
+        lease.profile = _chosen(self._pool.profiles.get(claim.profile, lease.profile), claim.beginning.image)
         lease.origin = claim.origin
         lease.born = time.monotonic() - claim.age
         if claim.sandbox is not None:
@@ -152,7 +155,7 @@ class Tenancy:
                 "producer": lease.producer,
                 "profile": lease.profile_name,
                 "sweep": lease.sweep,
-                "setup": json.dumps(lease.setup),
+                "setup": lease.beginning.model_dump_json(),
                 "generation": lease.generation,
                 "lost": lease.lost,
                 "used": int(lease.used),
@@ -200,11 +203,11 @@ class Tenancy:
         sandbox = await (self._copied(lease) if lease.origin else self._pool.acquire(lease.profile))
         try:
             await sandbox.claim(lease.epoch)
-            for step in lease.setup:
-                content = await persist(partial(self._state.blob, step["archive"]), self.patience)
+            for step in lease.beginning.setup:
+                content = await persist(partial(self._state.blob, step.archive), self.patience)
                 if content is None:
-                    raise BackendError(f"the set-up archive {step['archive'][:12]} is not in Redis any more")
-                request = Request(new_id("setup"), "unpack", {"dest": step["dest"]}, SETUP_TIMEOUT, content)
+                    raise BackendError(f"the set-up archive {step.archive[:12]} is not in Redis any more")
+                request = Request(new_id("setup"), "unpack", {"dest": step.dest}, SETUP_TIMEOUT, content)
                 outcome = await sandbox.run(request)
                 if outcome.error or outcome.exit_code:
                     raise BackendError(f"set-up failed: {outcome.error or outcome.stderr.decode(errors='replace')}")
@@ -235,3 +238,8 @@ class Tenancy:
             before_sleep=on_retry,
             reraise=True,
         )
+
+
+def _chosen(profile: Profile, image: str | None) -> Profile:
+    """``profile`` with another image, where the trajectory names one."""
+    return profile if image is None else profile.model_copy(update={"image": image})
