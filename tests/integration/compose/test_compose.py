@@ -4,6 +4,7 @@ import asyncio
 import base64
 import os
 import subprocess
+import time
 import urllib.error
 import urllib.request
 
@@ -61,7 +62,14 @@ def test_flower_wants_the_password(project: Project) -> None:
             with error:
                 return error.code
 
-    assert status("") == 401
+    until = time.monotonic() + 60
+    while True:  # the port is open before Flower is behind it
+        try:
+            assert status("") == 401
+            break
+        except ConnectionError:
+            assert time.monotonic() < until
+            time.sleep(0.2)
     assert status("me:wrong") == 401
     assert status(f"me:{project.flower_password}") == 200
 
