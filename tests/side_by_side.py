@@ -2,9 +2,11 @@
 
 import pytest
 
-#: Tests that starve a fleet, stop it or count its seconds: on a busy machine they would see what is not there.
+#: Tests that starve a fleet, stop it or count its seconds, which on a busy machine would see what is not there; and one
+#: that looks for what stand-ins have left on the machine, whoever started them.
 ALONE = (
     "tests/chaos/",
+    "tests/integration/standins/test_morph.py",
     "tests/integration/worker/test_background_takeover.py",
     "tests/integration/worker/test_redis_faults.py",
     "tests/integration/worker/test_sentinel.py",
@@ -29,8 +31,6 @@ def _group(item: pytest.Item, path: str) -> str:
         return shared
     if "/compose/" in path:
         return SHARED["docker_url"]
-    if path == "tests/integration/standins/test_morph.py":  # it looks for what any stand-in has left on the machine
-        return SHARED["morph_cloud"]
     callspec = getattr(item, "callspec", None)
     if callspec is not None and "check" in callspec.params:  # one file for all backends, and the longest of all
         backend = str(callspec.params["profile"])

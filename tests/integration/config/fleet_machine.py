@@ -274,7 +274,7 @@ class FleetMachine(FleetBench):
             return
         lease, holder = belief.lease, Holder(worker, self.boot(worker), belief.epoch)
         fields: dict[str, str | int] = {
-            "producer": lease.producer, "profile": "default", "sweep": "s", "setup": "[]", "lost": lease.lost,
+            "producer": lease.producer, "profile": "default", "sweep": "s", "setup": "{}", "lost": lease.lost,
             "generation": lease.generation, "used": int(lease.used), "sandbox_id": lease.sandbox, "place": lease.place,
             "sandbox": _json(lease), **({"origin": lease.origin} if lease.origin else {}),
         }  # fmt: skip

@@ -135,7 +135,7 @@ class Rig:
     async def announce(self, holder: Holder, trajectory: str = "t1", **fields: str | int) -> bool:
         """Tell Redis of a lease with the sandbox s1, in which something has started."""
         lease: Mapping[str, str | int] = {
-            "producer": "p1", "profile": "default", "sweep": "s", "setup": "[]", "generation": 1, "lost": "", "used": 1,
+            "producer": "p1", "profile": "default", "sweep": "s", "setup": "{}", "generation": 1, "lost": "", "used": 1,
             "sandbox": json.dumps(sandbox()), "sandbox_id": "s1", "place": HOST, **fields,
         }  # fmt: skip
         return await self.state.announce(trajectory, holder, lease)
