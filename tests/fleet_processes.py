@@ -33,6 +33,16 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def end(started: subprocess.Popen[bytes]) -> None:
+    """Ask a process to stop, and kill it when it does not."""
+    started.terminate()
+    try:
+        started.wait(30)
+    except subprocess.TimeoutExpired:
+        started.kill()
+        started.wait()
+
+
 @contextlib.contextmanager
 def process(*arguments: str, within: Sequence[str] = (), **env: str) -> Iterator[subprocess.Popen[bytes]]:
     """``toolfleet ARGUMENTS``, asked to stop at the end and killed when it does not.
@@ -45,12 +55,7 @@ def process(*arguments: str, within: Sequence[str] = (), **env: str) -> Iterator
         try:
             yield started
         finally:
-            started.terminate()
-            try:
-                started.wait(30)
-            except subprocess.TimeoutExpired:
-                started.kill()
-                started.wait()
+            end(started)
 
 
 async def until_running(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fleet_processes import TOOLFLEET, free_port, wait_until
+from fleet_processes import TOOLFLEET, end, free_port, wait_until
 
 TESTS = Path(__file__).parent
 
@@ -71,12 +71,7 @@ def tool_server(token: str = "secret-of-the-server", port: int = 0, **env: str) 
             wait_until(lambda: _answers(server))
             yield server
         finally:
-            process.terminate()
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process)
 
 
 def _answers(server: Server) -> bool:

@@ -217,22 +217,6 @@ class Fleet:
         )
         return made
 
-    async def execute_with(self, trajectory: Trajectory, call: ToolCall, content: bytes | None) -> ToolResult:
-        """`execute`, with ``content`` laid beside the ledger for as long as that takes."""
-        if content is None:
-            return await self.execute(trajectory, call)
-        try:
-            await self.patiently(lambda: self.state.put_part(call.call_id, content))
-            return await self.execute(trajectory, call)
-        finally:
-            self.errand(self.state.drop_part(call.call_id))
-
-    async def take_content(self, call_id: str) -> bytes | None:
-        """What a worker has laid beside the ledger for a call; it is removed there."""
-        content = await self.patiently(lambda: self.state.part(call_id))
-        self.errand(self.state.drop_part(call_id))
-        return content
-
     async def close_trajectory(self, trajectory: Trajectory) -> None:
         """Tell whoever holds the lease that the trajectory ends."""
         self._open.pop(trajectory.id, None)

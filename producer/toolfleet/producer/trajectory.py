@@ -227,7 +227,15 @@ class Trajectory:
         """Call a hidden tool, with ``content`` laid beside the ledger for it."""
         self.check_open()
         call = self._new_call(name, arguments, timeout, parallel, new_id("own"), own=True)
-        return await self._fleet.execute_with(self, call, content)
+        if content is None:
+            return await self._fleet.execute(self, call)
+        # Laid beside the ledger for as long as the call takes.
+        state = self._fleet.state
+        try:
+            await self._fleet.patiently(lambda: state.put_part(call.call_id, content))
+            return await self._fleet.execute(self, call)
+        finally:
+            self._fleet.errand(state.drop_part(call.call_id))
 
     @property
     def parts(self) -> asyncio.Semaphore:
@@ -236,7 +244,10 @@ class Trajectory:
 
     async def content_of(self, result: ToolResult) -> bytes | None:
         """What the worker has laid beside the ledger for ``result``; it can be had once."""
-        return await self._fleet.take_content(result.call_id)
+        state = self._fleet.state
+        content = await self._fleet.patiently(lambda: state.part(result.call_id))
+        self._fleet.errand(state.drop_part(result.call_id))
+        return content
 
     def errand(self, work: Coroutine[Any, Any, Any]) -> None:
         """Have ``work`` done beside the caller; the fleet waits for it when it closes."""

@@ -59,6 +59,12 @@ _PRINTED = st.lists(
 ).map(b"".join)
 
 
+@pytest.mark.parametrize("entire", [False, True])
+def test_half_of_a_wide_character_is_no_more_than_nothing(entire: bool) -> None:
+    """Deleting its first cell leaves the second."""
+    assert rows("中\r\x1b[P\x1b[3Cx".encode(), 20, 5, entire=entire) == ["  x"]
+
+
 @given(_PRINTED)
 def test_nothing_that_is_printed_breaks_the_screen(printed: bytes) -> None:
     for entire in (False, True):

@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 
 from toolfleet.backends.base import Outcome
+from toolfleet.config.settings import Settings
 from toolfleet.config.tools import parse
-from toolfleet.workers.tools import Plan, Seen, Shown, Tool, default_registry
+from toolfleet.workers.tools import Plan, Seen, Shown, Tool, registry
 
-TOOLS = default_registry()
+TOOLS = registry(Settings(), None)
 
 
 def outcome(exit_code: int = 0, error: str | None = None, **detail: object) -> Outcome:

@@ -36,7 +36,6 @@ __all__ = [
     "Tool",
     "ToolRegistry",
     "advance",
-    "default_registry",
     "one_step",
     "plainly",
     "registry",
@@ -59,11 +58,6 @@ _BUILT_IN: tuple[AnyTool, ...] = (
 )
 
 FILES = (READ_FILE_TOOL, WRITE_FILE_TOOL, PATCH_TOOL, SEARCH_FILES_TOOL)
-
-
-def default_registry() -> ToolRegistry:
-    """The tools that every worker has."""
-    return ToolRegistry(_BUILT_IN)
 
 
 def registry(settings: Settings, server: ToolServer | None) -> ToolRegistry:

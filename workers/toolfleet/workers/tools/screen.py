@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pyte
 
@@ -25,13 +25,17 @@ def rows(printed: bytes, columns: int, lines: int, *, entire: bool = False) -> l
     printed = _ENDLESS.sub(b"", printed)
     screen = pyte.HistoryScreen(columns, lines, history=HISTORY) if entire else pyte.Screen(columns, lines)
     _feed(screen, printed)
-    shown = [row.rstrip() for row in screen.display]
+    # Not `screen.display`: it takes half of a wide character, which a program may leave behind, for an error.
+    shown = [_text(screen.buffer[y], columns) for y in range(lines)]
     if isinstance(screen, pyte.HistoryScreen):
-        above = ["".join(line[column].data for column in range(columns)).rstrip() for line in screen.history.top]
-        shown = above + shown
+        shown = [_text(line, columns) for line in screen.history.top] + shown
     while shown and not shown[-1]:
         shown.pop()
     return shown
+
+
+def _text(line: Mapping[int, pyte.screens.Char], columns: int) -> str:
+    return "".join(line[column].data for column in range(columns)).rstrip()
 
 
 def _feed(screen: pyte.Screen, printed: bytes) -> None:
