@@ -1,7 +1,9 @@
 """What the model of the fleet is made of, and what its scripts share: the counterpart of ``_common.lua``."""
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import permutations
 
 from toolfleet.config.answers import Holder
 
@@ -136,10 +138,11 @@ class Parts:
         most = max(free.values(), default=0)
         return [name for name, slots in free.items() if slots == most > 0]
 
-    def heirs(self, place: str) -> list[str]:
+    def heirs(self, place: str, free: Mapping[str, int] | None = None) -> list[str]:
         """Those who reach the place and have the most free slots, be there none."""
-        free = {n: self.free(n) for n, w in self.workers.items() if w.alive and w.accepting and w.place == place != ""}
-        return [name for name, slots in free.items() if slots == max(free.values())]
+        there = [n for n, w in self.workers.items() if w.alive and w.accepting and w.place == place != ""]
+        room = {name: free[name] if free is not None else self.free(name) for name in there}
+        return [name for name, slots in room.items() if slots == max(room.values())]
 
     def assign(self, trajectory: str, name: str, producer: str, origin: str = "") -> None:
         before = self.leases.get(trajectory, Lease(""))
@@ -167,15 +170,23 @@ class Parts:
                 self.reply(waiter.producer, "placed", trajectory, None)
 
     def lose_all(self, trajectories: Iterable[str], cause: str, chosen: Chosen) -> None:
-        """In whichever order explains the choices: each heir makes the next one less likely."""
-        left = set(trajectories)
-        while left:
-            for trajectory in sorted(left):
-                best = self.heirs(self.leases[trajectory].place)
-                if not best or chosen(trajectory) in best:
-                    break
+        """In whichever order explains the choices: each lease that goes makes room, or takes it from the next one."""
+        left = sorted(trajectories)
+        for trajectory in next((order for order in permutations(left) if self._explained(order, chosen)), left):
             self.lose(trajectory, cause, chosen)
-            left.remove(trajectory)
+
+    def _explained(self, order: Iterable[str], chosen: Chosen) -> bool:
+        """Whether heirs picked in this order would be the chosen ones."""
+        free = Counter({name: self.free(name) for name in self.workers})
+        for trajectory in order:
+            lease = self.leases[trajectory]
+            best = self.heirs(lease.place, free)
+            if best and chosen(trajectory) not in best:
+                return False
+            if best:
+                free[chosen(trajectory)] -= 1
+            free[lease.worker] += 1
+        return True
 
     def lose(self, trajectory: str, cause: str, chosen: Chosen) -> bool:
         lease = self.leases[trajectory]

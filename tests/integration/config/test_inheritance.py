@@ -42,6 +42,14 @@ class TestTheHeir:
         assert (await rig.worker("w1", boot="new", reaches=[HOST])).lost == []
         assert (await rig.worker("w1", boot="new", reaches=[HOST])).unknown == [("t1", 2)]
 
+    async def test_of_the_same_name_is_not_held_up_by_what_it_no_longer_holds(self, rig: Rig) -> None:
+        await rig.worker("w1", slots=3, reaches=[HOST])
+        await rig.furnished()
+        await rig.worker("w2", reaches=[HOST])
+        await rig.redis.sadd(rig.state.key("leases", "w1"), *(f"moved-{n}" for n in range(30)))
+        await rig.worker("w1", slots=3, boot="new", reaches=[HOST])
+        assert (await rig.leases("w1"), await rig.leases("w2")) == ({"t1"}, set())
+
     async def test_takes_more_than_its_slots_but_is_given_no_more_by_route(self, rig: Rig, holder: Holder) -> None:
         await rig.hold("t2")
         await rig.recover("w1")

@@ -20,7 +20,7 @@ redis.call('HSET', worker_key(worker), 'boot', boot, unpack(flat))
 redis.call('PEXPIRE', worker_key(worker), keep_ms)
 redis.call('ZADD', workers_key(), now + ttl, worker)
 redis.call('PEXPIRE', workers_key(), keep_ms)
-local lost, unknown, orphaned, closing, forgotten, known, ended = {}, {}, {}, {}, {}, {}, 0
+local lost, unknown, orphaned, closing, forgotten, known = {}, {}, {}, {}, {}, {}
 for i = 8, 7 + 2 * tonumber(ARGV[7]), 2 do
   local t, epoch = ARGV[i], ARGV[i + 1]
   if holds(t, boot, epoch) then
@@ -38,6 +38,7 @@ for i = 8, 7 + 2 * tonumber(ARGV[7]), 2 do
     lost[#lost + 1] = t
   end
 end
+local ownerless = {}
 for _, t in ipairs(redis.call('SMEMBERS', leases_key(worker))) do
   if not known[t] then
     local l = redis.call('HMGET', lease_key(t), 'worker', 'boot', 'epoch', 'state')
@@ -46,12 +47,15 @@ for _, t in ipairs(redis.call('SMEMBERS', leases_key(worker))) do
     elseif l[2] == boot then
       unknown[#unknown + 1] = t
       unknown[#unknown + 1] = l[3]
-    elseif ended < PASS then
-      -- The process that held it is gone: this one came up under its name before anyone recovered it.
-      lose(t, worker, 'worker ' .. worker .. ' restarted', now, keep_ms, result_ms)
-      ended = ended + 1
+    else
+      ownerless[#ownerless + 1] = t
     end
   end
+end
+-- The process that held them is gone: this one came up under its name before anyone recovered them. Only now, when
+-- every slot that is free is known to be: this worker may be the one with the most room.
+for i = 1, math.min(#ownerless, PASS) do
+  lose(ownerless[i], worker, 'worker ' .. worker .. ' restarted', now, keep_ms, result_ms)
 end
 redis.call('PEXPIRE', leases_key(worker), keep_ms)
 seat_waiters(worker, now, keep_ms)
