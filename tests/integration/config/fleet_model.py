@@ -35,7 +35,8 @@ class Model(Parts):
             del self.room[trajectory]
             return "unserved"
         if trajectory in self.room:
-            self.room[trajectory].producer = producer
+            waiter = self.room[trajectory]
+            waiter.producer, waiter.origin, waiter.place = producer, origin, place
             return "waiting"
         best = self.best_workers(place) if place not in [waiter.place for waiter in self.room.values()] else []
         if best:

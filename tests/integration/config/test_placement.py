@@ -1,9 +1,10 @@
 """Where trajectories go: route, the waiting room, leave and close, each verdict on a real Redis."""
 
-from integration.config.rig import DIED, Rig, settings
+from integration.config.rig import DIED, HOST, Rig, settings
 
 from toolfleet.config.answers import Holder
 from toolfleet.config.contract import Beginning, Setup, Status
+from toolfleet.config.snapshots import Origin
 
 
 class TestRoute:
@@ -128,6 +129,16 @@ class TestWaitingRoom:
         assert (await rig.route("t3")).verdict == "waiting"
         await rig.worker(slots=2, held=[("t1", 1)])
         assert set(await rig.placed()) == {"t2"}
+
+    async def test_who_asks_for_another_place_waits_in_one_room_only(self, rig: Rig) -> None:
+        await rig.worker(slots=1, reaches=[HOST])
+        holder = await rig.hold("t1")
+        await rig.route("t2", origin=Origin("snap", HOST))
+        await rig.route("t3")
+        await rig.route("t2")
+        assert await rig.state.waiting() == 2
+        assert await rig.state.release("t1", holder)
+        assert set(await rig.placed()) == {"t2"}, "it has waited as long as before"
 
     async def test_asking_again_keeps_the_place_in_line(self, rig: Rig) -> None:
         await rig.worker(accepting=False)

@@ -47,8 +47,14 @@ if redis.call('EXISTS', waiter_key(t)) == 1 then
     leave_room(t)
     return {'unserved'}
   end
-  redis.call('HSET', waiter_key(t), 'producer', producer, 'until', now + tonumber(ARGV[7]))
-  redis.call('ZADD', key, 'NX', now, t)
+  -- It waits in one room: who asks for another place moves there, and has waited as long.
+  local waits = redis.call('HMGET', waiter_key(t), 'profile', 'place')
+  local room = room_of(waits[1], waits[2])
+  local since = redis.call('ZSCORE', room, t) or now
+  redis.call('ZREM', room, t)
+  redis.call('ZADD', key, since, t)
+  redis.call('HSET', waiter_key(t), 'producer', producer, 'profile', want.profile, 'origin', want.origin,
+    'place', ARGV[14], 'until', now + tonumber(ARGV[7]))
   redis.call('PEXPIRE', key, keep_ms)
   redis.call('PEXPIRE', waiter_key(t), keep_ms)
   return {'waiting'}
