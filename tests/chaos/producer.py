@@ -13,6 +13,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from broker import deliver_twice
+
 from toolfleet.config.contract import Fault, Status
 from toolfleet.config.errors import ToolfleetError
 from toolfleet.config.settings import Settings
@@ -139,14 +141,13 @@ class Producer:
 
     def _inject(self, fleet: Fleet) -> None:
         """Send messages twice and drop replies, as a bad network would."""
-        publish, on_reply = fleet._publisher._publish, fleet._replies._handle
+        on_reply = fleet._replies._handle
 
-        async def send(worker: str, items: list[dict[str, Any]]) -> None:
+        def twice() -> bool:
             self._messages += 1
-            await publish(worker, items)
-            if self._messages % self._plan.twice == 0:
-                self._seen["sent twice"] += 1
-                await publish(worker, items)
+            again = self._messages % self._plan.twice == 0
+            self._seen["sent twice"] += again
+            return again
 
         def handle(kind: str, ident: str, body: bytes) -> None:
             self._results += kind == "result"
@@ -155,7 +156,7 @@ class Producer:
                 return
             on_reply(kind, ident, body)
 
-        fleet._publisher._publish = send  # type: ignore[method-assign]
+        deliver_twice(fleet, twice)
         fleet._replies._handle = handle
 
 

@@ -1,5 +1,6 @@
 """The Celery app that producers publish through and workers run: one factory, JSON only."""
 
+import json
 import ssl
 from typing import Any
 from urllib.parse import urlsplit
@@ -7,9 +8,12 @@ from urllib.parse import urlsplit
 import kombu
 from celery import Celery
 from celery.app.amqp import AMQP
+from kombu.transport import virtual
 
 from toolfleet.config import keys, sentinel
+from toolfleet.config.carriage import Envelope
 from toolfleet.config.connection import broker_url, redacted
+from toolfleet.config.contract import new_id
 
 #: The one task: it takes a batch of items and returns at once.
 ACCEPT = "toolfleet.accept"
@@ -78,3 +82,41 @@ def _found(url: str) -> dict[str, Any]:
     if urlsplit(url).scheme == "rediss" and "ssl_cert_reqs" not in url:
         found["broker_use_ssl"] = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
     return found
+
+
+def envelope(app: Celery, fleet: str, worker_id: str) -> Envelope:
+    """How Celery and its transport would write messages to a worker.
+
+    Written once and used for every message: they differ in nothing but their items. Who sends one can so put it into
+    the queue in the same step as its calls into the ledger (``submit.lua``), and a message costs no second round trip.
+    """
+    written: list[str] = []
+
+    class Paper(virtual.Channel):
+        # The body stays as it is: what Redis puts together cannot be base64.
+        body_encoding: str | None = None  # type: ignore[assignment]  # as kombu means it
+
+        def _put(self, queue: str, message: dict[str, Any], **_: Any) -> None:
+            written.append(json.dumps(message))
+
+    class Desk(virtual.Transport):
+        Channel = Paper
+
+    name, hole = keys.queue(fleet, worker_id), new_id("items")
+    # Nobody reads Celery's picture of the arguments.
+    message = app.amqp.create_task_message(
+        new_id("carry"), ACCEPT, args=[hole], argsrepr="", kwargsrepr="", ignore_result=True
+    )
+    with kombu.Connection(transport=Desk) as connection:
+        app.amqp.send_task_message(
+            app.amqp.Producer(connection),
+            ACCEPT,
+            message,
+            # The nameless exchange leads straight to the queue: no binding is looked up, and none is left behind.
+            queue=kombu.Queue(name, exchange=kombu.Exchange(""), routing_key=name),
+            declare=[],
+            serializer="json",
+            retry=False,
+        )
+    head, tail = written[0].split(json.dumps(json.dumps(hole))[1:-1])
+    return Envelope(keys.broker_prefix(fleet) + name, head, tail)

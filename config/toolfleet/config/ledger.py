@@ -1,24 +1,29 @@
 """The ledger of calls: the truth about each one, from its submission to its result."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, cast
 
-from toolfleet.config.answers import Finished, Holder, text
+from toolfleet.config.answers import Finished, text
+from toolfleet.config.carriage import Envelope, Parcel
 from toolfleet.config.contract import ToolCall, ToolResult
 from toolfleet.config.lua import Scripts
+
+#: Milliseconds that Celery's own keys stay after the last message, or the last heartbeat of any worker.
+BROKER_KEEP = 7 * 24 * 3600 * 1000
 
 
 class Ledger(Scripts):
     """One typed method for every script about calls."""
 
-    async def submit(self, producer: str, calls: Sequence[tuple[ToolCall, Holder, str]]) -> list[str]:
-        """Enter calls (call, holder, body) in the ledger; one verdict each."""
-        flat = [
-            value
-            for call, holder, body in calls
-            for value in (call.call_id, call.trajectory_id, *holder, call.name, body)
-        ]
-        return [text(v) for v in await self._run("submit", producer, self._keep, self._keep, *flat)]
+    async def submit(self, producer: str, parcels: Iterable[Parcel], envelope: Envelope | None = None) -> list[str]:
+        """Enter the calls of ``parcels`` in the ledger, and put all that may go into one message; one verdict each.
+
+        Without an ``envelope`` nothing is sent.
+        """
+        flat = [field for parcel in parcels for field in parcel.fields()]
+        queue = envelope or ("", "", "")
+        args = (producer, self._keep, self._keep, *queue, BROKER_KEEP)
+        return [text(v) for v in await self._run("submit", *args, *flat)]
 
     async def start(
         self, boot: str, calls: Sequence[tuple[ToolCall, int, str]], *, outside: Collection[str] = ()

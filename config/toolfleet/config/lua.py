@@ -4,8 +4,11 @@ from importlib import resources
 from typing import Any
 
 import redis.asyncio
+import redis.exceptions
 
 from toolfleet.config import keys
+from toolfleet.config.lines import Lines
+from toolfleet.config.outages import OUTAGES
 from toolfleet.config.settings import Settings
 
 
@@ -19,6 +22,7 @@ class Scripts:
         self._keep = ms(settings.call_ttl)
         self._result_keep = ms(settings.result_ttl)
         self._scripts = {name: connection.register_script(text) for name, text in _sources().items()}
+        self._lines = Lines(connection)
 
     def key(self, name: str, ident: str | None = None) -> str:
         """A Redis key of this fleet, see `toolfleet.config.keys`."""
@@ -29,7 +33,12 @@ class Scripts:
         return int(seconds * 1000 + micros // 1000)
 
     async def _run(self, name: str, *args: str | int) -> Any:
-        return await self._scripts[name](keys=[self._root], args=list(args))
+        script = self._scripts[name]
+        try:
+            return await self._lines.ask("EVALSHA", script.sha, 1, self._root, *args)
+        except (*OUTAGES, redis.exceptions.NoScriptError):
+            # The client's own way: it loads the script, and repeats over short outages. Every script bears that.
+            return await script(keys=[self._root], args=list(args))
 
 
 def ms(seconds: float) -> int:

@@ -14,13 +14,10 @@ from toolfleet.config import keys
 from toolfleet.config.answers import Beat, Claim, Holder, Renounced, Route, text
 from toolfleet.config.answers import holder as to_holder
 from toolfleet.config.contract import Beginning
-from toolfleet.config.ledger import Ledger
+from toolfleet.config.ledger import BROKER_KEEP, Ledger
 from toolfleet.config.lua import ms
 from toolfleet.config.settings import Settings
 from toolfleet.config.snapshots import Origin, Snapshots
-
-#: Milliseconds that Celery's own keys stay after the last heartbeat of any worker.
-BROKER_KEEP = 7 * 24 * 3600 * 1000
 
 
 class FleetState(Ledger, Snapshots):
@@ -174,13 +171,6 @@ class FleetState(Ledger, Snapshots):
         async with self.redis.pipeline(transaction=False) as pipe:
             for name in keys.broker_keys(self.fleet, worker) + keys.shared_broker_keys(self.fleet):
                 pipe.pexpire(name, BROKER_KEEP)
-            await pipe.execute()
-
-    async def keep_queues(self, workers: Iterable[str]) -> None:
-        """Give queues a TTL: what is published to a worker that died just before would stay for ever."""
-        async with self.redis.pipeline(transaction=False) as pipe:
-            for worker in workers:
-                pipe.pexpire(keys.broker_prefix(self.fleet) + keys.queue(self.fleet, worker), BROKER_KEEP)
             await pipe.execute()
 
     async def lapsed(self, grace: float) -> list[tuple[str, str]]:

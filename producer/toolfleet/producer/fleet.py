@@ -10,11 +10,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from kombu.exceptions import OperationalError
 from pydantic import ValidationError
 
 from toolfleet.config import connection, contract
 from toolfleet.config.answers import Holder
+from toolfleet.config.carriage import Parcel
 from toolfleet.config.celery_app import make_app
 from toolfleet.config.connection import OUTAGES
 from toolfleet.config.contact import Contact
@@ -34,7 +34,7 @@ from toolfleet.config.state import FleetState
 from toolfleet.producer.embedded import EmbeddedFleet
 from toolfleet.producer.endings import Endings
 from toolfleet.producer.inflight import Again, InFlight
-from toolfleet.producer.publisher import Parcel, Publisher, body_of
+from toolfleet.producer.publisher import Publisher, body_of
 from toolfleet.producer.replies import Replies
 from toolfleet.producer.trajectory import Trajectory
 
@@ -224,7 +224,7 @@ class Fleet:
             return
         try:
             await self._tell_close(trajectory)
-        except (OperationalError, *OUTAGES) as error:
+        except OUTAGES as error:
             # Leaving a block must not hide the error that ended it, nor keep a slot for as long as we live.
             log.warning("trajectory %s could not be closed yet: %s", trajectory.id, error)
             self.errand(persist(lambda: self._tell_close(trajectory), self.settings.call_ttl))
@@ -269,7 +269,7 @@ class Fleet:
             future = awaited.expect()
             try:
                 verdict = await self._publisher.send(Parcel(holder, call, body))
-            except (OperationalError, *OUTAGES) as error:
+            except OUTAGES as error:
                 log.warning("call %s could not be carried: %s", call.call_id, error)
                 raise TimeoutError from error
             if verdict == "closed":
@@ -297,11 +297,11 @@ class Fleet:
     async def _tell_close(self, trajectory: Trajectory) -> None:
         holder = await self.state.close(trajectory.id, trajectory.origin)
         if holder is not None:
-            await self._publisher.send(Parcel(holder, control={"op": "close", "trajectory": trajectory.id}))
+            await self._publisher.send(Parcel(holder, notice={"op": "close", "trajectory": trajectory.id}))
 
     async def _tell_cancel(self, call: ToolCall, worker: str) -> None:
         item = {"op": "cancel", "call": call.call_id, "trajectory": call.trajectory_id}
-        await self._publisher.send(Parcel(Holder(worker, "", 0), control=item))
+        await self._publisher.send(Parcel(Holder(worker, "", 0), notice=item))
 
     def _on_reply(self, kind: str, ident: str, body: bytes) -> None:
         if kind == "placed":
@@ -330,7 +330,6 @@ class Fleet:
                 if self.contact.steady:
                     # A worker that died alone has no other worker to tell its trajectories.
                     await self.state.recover_lapsed()
-                await self._publisher.keep_queues()
                 await self._look_for_overdue()
             except OUTAGES as error:
                 log.warning("producer heartbeat failed: %s", error)
@@ -355,7 +354,7 @@ class Fleet:
         await asyncio.sleep(0)
         if not hasattr(self, "_redis"):
             return
-        with contextlib.suppress(*OUTAGES, OperationalError, TimeoutError):
+        with contextlib.suppress(*OUTAGES, TimeoutError):
             async with asyncio.timeout(self.settings.lease_ttl):
                 await self._say_goodbye()
         for errand in self._errands:

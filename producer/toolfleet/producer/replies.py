@@ -4,12 +4,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from typing import Any
 
 import redis.asyncio
 import redis.exceptions
 
 from toolfleet.config.connection import OUTAGES
+from toolfleet.config.lines import Lines
 from toolfleet.config.state import FleetState
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ class Replies:
         on_outage: Callable[[], None],
     ) -> None:
         self._redis = connection
+        self._line = Lines(connection, 1)
         self._key = state.key("replies", producer)
         self._handle = handle
         self._on_outage = on_outage
@@ -70,11 +71,12 @@ class Replies:
                 await asyncio.sleep(1.0)
 
     async def _read_once(self) -> None:
-        streams: Any = await self._redis.xread({self._key: self._last}, count=1000, block=5000)
-        for _, entries in streams or []:
+        streams = await self._line.ask("XREAD", "COUNT", 1000, "BLOCK", 5000, "STREAMS", self._key, self._last)
+        # Pairs of a key and its entries, or a mapping in the newer protocol; nothing when nothing came in time.
+        for entries in dict(streams or ()).values():
             for entry_id, fields in entries:
                 self._last = entry_id
-                self._deliver(fields)
+                self._deliver(dict(zip(fields[::2], fields[1::2], strict=True)))
             self._untrimmed += len(entries)
         if self._untrimmed >= TRIM_EVERY:
             self._untrimmed = 0

@@ -20,6 +20,7 @@ from integration.config.fleet_bench import (
 from integration.config.model_parts import Lease, Worker
 
 from toolfleet.config.answers import Finished, Holder
+from toolfleet.config.carriage import Parcel
 from toolfleet.config.contract import Beginning, Status, ToolCall, ended
 from toolfleet.config.snapshots import Origin, Saved
 
@@ -110,7 +111,7 @@ class FleetMachine(FleetBench):
         self.submit(call, self.holder(trajectory, back), producer)
 
     def submit(self, call: ToolCall, holder: Holder, producer: str) -> None:
-        (found,) = self.do(self.state.submit(producer, [(call, holder, call.model_dump_json())]))
+        (found,) = self.do(self.state.submit(producer, [Parcel(holder, call, call.model_dump_json())]))
         self.note("submit", found, self.model.submit(call.call_id, call.trajectory_id, holder, producer))
         self.redelivered[producer, call.call_id] += found == "done"
 

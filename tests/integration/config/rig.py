@@ -7,6 +7,7 @@ from typing import Any, Literal
 import redis.asyncio
 
 from toolfleet.config.answers import Beat, Claim, Finished, Holder, Renounced, Route
+from toolfleet.config.carriage import Parcel
 from toolfleet.config.contract import Beginning, Status, ToolCall, ToolResult, ended
 from toolfleet.config.settings import Settings
 from toolfleet.config.snapshots import Origin, Saved
@@ -166,7 +167,7 @@ class Rig:
 
     async def submit(self, holder: Holder, *calls: ToolCall, producer: str = "") -> list[str]:
         """Enter calls in the ledger."""
-        entries = [(call, holder, call.model_dump_json()) for call in calls]
+        entries = [Parcel(holder, call, call.model_dump_json()) for call in calls]
         return await self.state.submit(producer or calls[0].producer, entries)
 
     async def start(self, holder: Holder, *calls: ToolCall, attempt: str = "a1", outside: bool = False) -> list[str]:

@@ -4,10 +4,10 @@ import asyncio
 import os
 import signal
 import subprocess
-from typing import Any
 
 import pytest
 import redis.asyncio
+from broker import deliver_twice
 from fleet_processes import TOOLFLEET, until_running, worker
 
 from toolfleet.config.contract import Fault, Status
@@ -135,13 +135,7 @@ async def test_a_second_signal_does_not_wait_for_what_runs(settings: Settings, r
 async def test_a_message_that_arrives_twice_runs_once(settings: Settings, redis_url: str, twice: bool) -> None:
     with worker("w1", redis_url):
         async with Fleet.connect(settings) as fleet, fleet.trajectory("t1") as t:
-            send = fleet._publisher._publish
-
-            async def send_twice(name: str, items: list[dict[str, Any]]) -> None:
-                for _ in range(1 + twice):
-                    await send(name, items)
-
-            fleet._publisher._publish = send_twice  # type: ignore[method-assign,assignment]
+            deliver_twice(fleet, lambda: twice)
             for number in range(10):
                 await t.terminal(f"echo {number} >> /tmp/log")
             assert (await t.terminal("cat /tmp/log")).stdout.split() == [str(n) for n in range(10)]

@@ -239,7 +239,7 @@ class Core:
             self._take_call(item)
 
     def _take_call(self, item: dict[str, Any]) -> None:
-        call = ToolCall.model_validate_json(item["body"]) if "body" in item else None
+        call = ToolCall.model_validate(item["call"]) if "call" in item else None
         trajectory = call.trajectory_id if call else item["trajectory"]
         lease = self.take_lease(trajectory, item["epoch"])
         if lease is None:
@@ -255,8 +255,9 @@ class Core:
             return
 
         async def bounce() -> None:
-            body = item.get("body") or await self.state.body(item["ref"])
-            if body:
+            if "call" in item:
+                await self.state.bounce(ToolCall.model_validate(item["call"]))
+            elif body := await self.state.body(item["ref"]):
                 await self.state.bounce(ToolCall.model_validate_json(body))
 
         await persist(bounce, self._tenancy.patience)

@@ -1,5 +1,6 @@
 """One call on its way through a worker, and the two ways off the road."""
 
+import itertools
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,8 @@ from toolfleet.workers.errands import Errand
 from toolfleet.workers.leases import Lease
 from toolfleet.workers.text import NOTHING, Stream
 from toolfleet.workers.tools import Plan, Shown, Steps
+
+_PROCESS, _ATTEMPTS = new_id("a"), itertools.count(1)
 
 #: Seconds that a request is given when the ones before it have used up the call's time.
 SHORTEST = 0.1
@@ -37,7 +40,8 @@ class Run:
     worker_id: str
     parallel: bool = False
     accepted: float = field(default_factory=time.monotonic)
-    token: str = field(default_factory=lambda: new_id("a"))
+    token: str = field(default_factory=lambda: f"{_PROCESS}.{next(_ATTEMPTS)}")
+    """Tells this attempt from all others in the fleet."""
     cancelled: bool = False
     begun: float = 0.0
     ready: float = 0.0

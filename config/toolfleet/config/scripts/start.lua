@@ -24,12 +24,12 @@ for i = 2, #ARGV, 5 do
   else
     verdict = 'go'
     redis.call('HSET', call_key(id), 'state', 'started', 'boot', boot, 'epoch', epoch, 'token', token)
-    redis.call('HSET', lease_key(t), 'active', now)
     -- What runs outside leaves nothing in the workspace that could be lost with it.
     if ARGV[i + 4] == '1' then
       redis.call('HSET', call_key(id), 'outside', '1')
+      redis.call('HSET', lease_key(t), 'active', now)
     else
-      redis.call('HSET', lease_key(t), 'used', '1')
+      redis.call('HSET', lease_key(t), 'active', now, 'used', '1')
     end
   end
   out[#out + 1] = verdict

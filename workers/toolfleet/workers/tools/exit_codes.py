@@ -30,6 +30,8 @@ _OPERATORS = frozenset("();<>|&")
 
 def meaning(command: str, exit_code: int) -> str | None:
     """A sentence on ``exit_code`` of ``command``; None where it means what everybody takes it for."""
+    if exit_code == 0:
+        return None
     if exit_code in _ALWAYS:
         return _ALWAYS[exit_code]
     if 128 < exit_code <= 128 + max(signal.valid_signals()):
