@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolfleet.backends.runner.frames import MAX_BODY, MAX_HEADER, Decoder, FrameError, encode, encode_parts
+from toolfleet.backends.runner.frames import MAX_BODY, MAX_HEADER, Decoder, FrameError, answer, encode
 
 HEADERS = st.dictionaries(st.text(), st.none() | st.integers() | st.text() | st.lists(st.text()))
 
@@ -40,10 +40,10 @@ def test_a_frame_that_is_too_large_is_not_made() -> None:
 def test_long_content_travels_in_parts(size: int) -> None:
     """All but the last are marked, and together they are the content."""
     body = bytes(size)
-    frames = [next(Decoder().feed(part)) for part in encode_parts({"rid": 7, "end": 1}, body)]
+    frames = [next(Decoder().feed(part)) for part in answer(7, '{"end": 1}', body)]
     assert b"".join(part for _, part in frames) == body
     assert [header for header, _ in frames[:-1]] == [{"rid": 7, "part": True}] * (len(frames) - 1)
-    assert frames[-1][0] == {"rid": 7, "end": 1}
+    assert frames[-1][0] == {"rid": 7, "outcome": {"end": 1}}
 
 
 @pytest.mark.parametrize("noise", [b"GET / HT", b"\0\0\0\2\0\0\0\0[]", b"\0\0\0\1\0\0\0\0{", b"\xff" * 8])

@@ -33,7 +33,10 @@ def encode(header: Header, body: bytes | memoryview = b"") -> bytes:
     Raises:
         FrameError: one of them is longer than a frame may be.
     """
-    head = _dump(header).encode("ascii")
+    return _frame(_dump(header).encode("ascii"), body)
+
+
+def _frame(head: bytes, body: bytes | memoryview) -> bytes:
     if len(head) > MAX_HEADER:
         raise FrameError(f"a header of {len(head)} bytes; at most {MAX_HEADER} fit into a frame")
     if len(body) > MAX_BODY:
@@ -41,17 +44,23 @@ def encode(header: Header, body: bytes | memoryview = b"") -> bytes:
     return b"".join((_PREFIX.pack(len(head), len(body)), head, body))
 
 
-def encode_parts(header: Header, body: bytes) -> Iterable[bytes]:
-    """Frames that carry ``body`` in order; all but the last one are marked ``part``."""
-    return (encode(header, body),) if len(body) <= MAX_BODY else _parts(header, body)
+def answer(rid: int, outcome: str, body: bytes) -> Iterable[bytes]:
+    """Frames that carry ``outcome``, a JSON object in ASCII, and ``body`` in order; all but the last one are marked
+    ``part``.
+
+    Raises:
+        FrameError: the outcome is longer than a frame may be.
+    """
+    head = f'{{"rid":{rid},"outcome":{outcome}}}'.encode("ascii")
+    return (_frame(head, body),) if len(body) <= MAX_BODY else _parts(rid, head, body)
 
 
-def _parts(header: Header, body: bytes) -> Iterator[bytes]:
+def _parts(rid: int, head: bytes, body: bytes) -> Iterator[bytes]:
     view = memoryview(body)
     while len(view) > MAX_BODY:
-        yield encode({"rid": header["rid"], "part": True}, view[:MAX_BODY])
+        yield encode({"rid": rid, "part": True}, view[:MAX_BODY])
         view = view[MAX_BODY:]
-    yield encode(header, view)
+    yield _frame(head, view)
 
 
 class Decoder:

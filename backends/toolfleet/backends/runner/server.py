@@ -84,10 +84,17 @@ class Connection:
         """The peer knows the secret, or is already gone."""
         return self._sock is None or self._seal is None or self._seal.proved
 
-    def send(self, header: Header, body: bytes = b"") -> None:
-        """Send a reply; dropped when the peer is gone, for outcomes are kept elsewhere."""
-        for frame in frames.encode_parts(header, body):
-            self._put(frame if self._seal is None else self._seal.close(frame))
+    def send(self, header: Header) -> None:
+        """Send a reply; dropped when the peer is gone."""
+        self._put_frame(frames.encode(header))
+
+    def answer(self, rid: int, finished: Finished) -> None:
+        """Send an outcome; dropped when the peer is gone."""
+        for frame in frames.answer(rid, finished.outcome, finished.body):
+            self._put_frame(frame)
+
+    def _put_frame(self, frame: bytes) -> None:
+        self._put(frame if self._seal is None else self._seal.close(frame))
 
     def _put(self, data: bytes) -> None:
         if not self._unsent and self._sock is not None:
@@ -314,7 +321,7 @@ class Server:
         self._supervisor.run(work, waiter)
 
     def _reply(self, connection: Connection, rid: int, finished: Finished) -> None:
-        connection.send({"rid": rid, "outcome": finished.outcome}, finished.body)
+        connection.answer(rid, finished)
 
 
 def _seconds(value: Any) -> float:

@@ -21,6 +21,7 @@ MAX_ARGUMENT = 131_071
 _SIGNALS = sorted(signal.valid_signals())
 _SHELLS = (("/usr/bin/bash", b"bash"), ("/bin/bash", b"bash"), ("/bin/sh", b"sh"), ("/usr/bin/sh", b"sh"))
 
+_DUP = os.POSIX_SPAWN_DUP2
 _Action = tuple[Any, ...]
 """One of the file actions of ``posix_spawn``."""
 
@@ -78,7 +79,7 @@ class Spawner:
         _check_argument(command)
         pipes = self._outputs("a command")
         try:
-            actions = _redirected({0: self._null, 1: pipes.their_out, 2: pipes.their_err})
+            actions = ((_DUP, self._null, 0), (_DUP, pipes.their_out, 1), (_DUP, pipes.their_err, 2))
             pid = self._by_shell(command, cwd, env, actions)
         except BaseException:
             os.close(pipes.out)
@@ -270,7 +271,7 @@ def _sides(window: tuple[int, int] | None) -> Sides:
 
 def _redirected(descriptors: Mapping[int, int]) -> tuple[_Action, ...]:
     """What a child does to find descriptors under other numbers."""
-    return tuple((os.POSIX_SPAWN_DUP2, mine, theirs) for theirs, mine in descriptors.items())
+    return tuple((_DUP, mine, theirs) for theirs, mine in descriptors.items())
 
 
 def _run_applet(applet: Applet, out: int, err: int) -> None:
