@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from toolfleet.config.answers import Holder
@@ -34,18 +35,26 @@ class Parcel:
         """Whether the call itself is in the message, under ``call``."""
         return 0 < len(self.body) <= INLINE_LIMIT
 
-    def wire(self) -> dict[str, Any]:
-        """The item as it stands in the message, but for a call that is `inline`."""
-        where = {"boot": self.holder.boot, "epoch": self.holder.epoch}
-        if self.call is None:
-            return {**where, **(self.notice or {})}
-        item = {**where, "op": "call", "parallel": self.call.parallel}
-        return item if self.inline else {**item, "ref": self.call.call_id, "trajectory": self.call.trajectory_id}
-
     def fields(self) -> tuple[str | int, ...]:
         """What ``submit.lua`` takes: of the call, then the item as open JSON object, and whether the call is in it."""
-        item = json.dumps(self.wire())[:-1]
         call = self.call
         if call is None:
-            return "", "", *self.holder, "", "", item, 0
+            return "", "", *self.holder, "", "", _open({**_where(self.holder), **(self.notice or {})}), 0
+        item = _item(self.holder, call.parallel)
+        if not self.inline:
+            item = f"{item}, {_open({'ref': call.call_id, 'trajectory': call.trajectory_id})[1:]}"
         return call.call_id, call.trajectory_id, *self.holder, call.name, self.body, item, int(self.inline)
+
+
+def _where(holder: Holder) -> dict[str, str | int]:
+    return {"boot": holder.boot, "epoch": holder.epoch}
+
+
+def _open(item: dict[str, Any]) -> str:
+    """A JSON object without its last brace."""
+    return json.dumps(item)[:-1]
+
+
+@lru_cache(maxsize=4096)
+def _item(holder: Holder, parallel: bool) -> str:
+    return _open({**_where(holder), "op": "call", "parallel": parallel})
