@@ -1,5 +1,8 @@
 """The memory limit, by cgroup and by the runner's own monitor."""
 
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +11,7 @@ import pytest
 
 from toolfleet.backends.base import Owner
 from toolfleet.backends.bubblewrap import BubblewrapBackend
+from toolfleet.backends.local.records import Directory
 from toolfleet.config.profile import Profile
 
 if TYPE_CHECKING:
@@ -15,6 +19,7 @@ if TYPE_CHECKING:
 
 PIECE = 'x=$(head -c 9000000 /dev/zero | tr "\\0" x); sleep 30'
 CROWD = f"for i in 1 2 3 4 5 6 7 8 9 10; do bash -c '{PIECE}' & done; wait -n; exit $?"
+OUTSIDER = "held = bytearray(100_000_000); print(flush=True); input()"
 HOG = "x=0123456789; while :; do x=$x$x; done"
 
 
@@ -43,3 +48,20 @@ async def test_a_command_over_the_limit_is_killed_and_told_so(small: "Box") -> N
 async def test_many_small_processes_are_held_together(small: "Box") -> None:
     """The limit is on their sum."""
     assert (await small.sh(CROWD, timeout=30)).exit_code == 137
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can enter a sandbox from outside")
+@pytest.mark.parametrize("small", ["monitor"], indirect=True)
+async def test_what_has_come_in_from_outside_is_not_killed_for_it(small: "Box", runtime_dir: Path) -> None:
+    """As an engine's relays do: the largest process of all is none of the sandbox's own."""
+    record = Directory(runtime_dir / "sandboxes" / small.sandbox.ref.id).read()
+    assert record is not None
+    assert record.runner is not None
+    enter = ["nsenter", "--target", str(record.runner.pid), "--pid", sys.executable, "-c", OUTSIDER]
+    with subprocess.Popen(enter, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as outsider:
+        assert outsider.stdout is not None
+        assert outsider.stdout.readline() == b"\n"
+        assert (await small.sh(CROWD, timeout=30)).exit_code == 137
+        assert outsider.poll() is None
+        outsider.communicate(b"\n")
+        assert outsider.returncode == 0

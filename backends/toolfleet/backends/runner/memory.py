@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from toolfleet.backends.runner import procfs
+from toolfleet.backends.runner.killer import signal_process
 from toolfleet.backends.runner.reactor import Reactor
 from toolfleet.backends.runner.spawn import HEADROOM
 
@@ -68,7 +69,8 @@ class Monitor:
     """Keeps the processes of a sandbox within its limits by killing, while anything runs.
 
     It looks ten times a second: what can be allocated or started in between is not prevented, only undone. The limit on
-    processes is its affair only where the kernel ignores ``RLIMIT_NPROC``, as it does for root and as gVisor does.
+    processes is its affair only where the kernel ignores ``RLIMIT_NPROC``, as it does for root and as gVisor does. An
+    engine's relays do not count: they are nobody's, and a relay may be larger than each of a crowd of commands.
     """
 
     def __init__(
@@ -87,7 +89,7 @@ class Monitor:
             self._reactor.after(INTERVAL, self._tick)
 
     def _tick(self) -> None:
-        alive = list(procfs.processes())
+        alive = list(procfs.begun_inside())
         self._ticking = bool(alive)
         if alive:
             self._reactor.after(INTERVAL, self._tick)
@@ -111,12 +113,11 @@ class Monitor:
                 return
             for process in members:
                 self._kill(process, why)
-            alive = list(procfs.processes())
+            alive = list(procfs.begun_inside())
 
     def _kill(self, process: procfs.Process, why: str) -> None:
         self._on_kill(process, why)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process.pid, signal.SIGKILL)
+        signal_process(process, signal.SIGKILL)
 
 
 def out_of_memory(limit: int) -> str:

@@ -57,9 +57,9 @@ def _everything(runner: int) -> Iterator[Process]:
         yield Process(int(name), int(fields[1]), int(fields[3]), int(fields[19]))
 
 
-def count() -> int:
-    """How many processes there are, but for the runner and those whose parent is outside: relays of an engine."""
-    return sum(1 for process in processes() if process.parent)
+def begun_inside() -> Iterator[Process]:
+    """Yield those `processes` that the sandbox itself has started: an engine's relays have their parent outside."""
+    return (process for process in processes() if process.parent)
 
 
 def mark_of(pid: int) -> str | None:

@@ -107,7 +107,7 @@ class Supervisor:
 
     def count(self) -> int:
         """How many processes there are in the sandbox, but for the runner and shells that wait for something to do."""
-        return max(0, procfs.count() - self._shells.idle - self._processes.idle)
+        return max(0, sum(1 for _ in procfs.begun_inside()) - self._shells.idle - self._processes.idle)
 
     # -- streams --------------------------------------------------------------------------------------------------
 
