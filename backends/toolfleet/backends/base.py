@@ -254,6 +254,7 @@ class Backend(Protocol):
     """Makes, finds and removes sandboxes of one kind."""
 
     name: str
+    """By which a sandbox's reference leads to its backend in any worker: short, or ``package.module:Class``."""
     deviations: ClassVar[Mapping[str, str]]
     """Names of the checks in `toolfleet.backends.conformance` that sandboxes do not pass, with the reason."""
 

@@ -20,7 +20,7 @@ def load(name: str, runtime_dir: Path) -> Backend:
     """Make the backend ``name``, which keeps its files under ``runtime_dir``.
 
     Raises:
-        SettingsError: there is no such backend, or it cannot be imported.
+        SettingsError: there is no such backend, it cannot be imported, or its name does not lead back to it.
     """
     path = BACKENDS.get(name, name)
     module_name, _, class_name = path.partition(":")
@@ -36,6 +36,10 @@ def load(name: str, runtime_dir: Path) -> Backend:
     backend = backend_class(runtime_dir)
     if not isinstance(backend, Backend):
         raise SettingsError(f"{path} is not a backend: see toolfleet.backends.base.Backend")
+    if backend.name not in (path, *BACKENDS):
+        raise SettingsError(
+            f"nobody could find the sandboxes of {path} again: its name is {backend.name!r}, make it {path!r}"
+        )
     return backend
 
 

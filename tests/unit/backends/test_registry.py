@@ -9,6 +9,12 @@ from toolfleet.backends.bubblewrap import BubblewrapBackend
 from toolfleet.config.errors import SettingsError
 
 
+class Misnamed(BubblewrapBackend):
+    """Its sandboxes say that they are of a backend that nobody knows."""
+
+    name = "mine"
+
+
 def test_a_backend_is_found_by_name_and_by_path(tmp_path: Path) -> None:
     """Short names stand for paths."""
     assert isinstance(registry.load("bubblewrap", tmp_path), BubblewrapBackend)
@@ -23,6 +29,7 @@ def test_a_backend_is_found_by_name_and_by_path(tmp_path: Path) -> None:
         ("no.such.module:Class", "cannot be imported"),
         ("toolfleet.backends.bubblewrap:Missing", "has no Missing"),
         ("pathlib:Path", "not a backend"),
+        (f"{__name__}:Misnamed", f"its name is 'mine', make it '{__name__}:Misnamed'"),
     ],
 )
 def test_a_wrong_name_is_explained(tmp_path: Path, name: str, words: str) -> None:
