@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import json
 import secrets
 from collections.abc import Awaitable
+from dataclasses import asdict
 
-from toolfleet.backends.base import Owner
+from toolfleet.backends.base import Owner, SandboxRef
 from toolfleet.backends.conformance.core import Rig, check
 from toolfleet.config.errors import SandboxLost, SnapshotLost, SpecRefused
 
@@ -36,6 +38,23 @@ async def sandboxes_are_listed_by_owner(rig: Rig) -> None:
     await one.sandbox.close()
     assert await rig.backend.list(rig.owner) == []
     assert await rig.backend.list(other) == [two.sandbox.ref]
+
+
+@check
+async def a_reference_is_all_that_another_worker_needs(rig: Rig) -> None:
+    """As it is kept in Redis: it names the backend, and a place that who may attach to it reaches."""
+    box = await rig.box()
+    kept = json.dumps(asdict(box.sandbox.ref))
+    ref = SandboxRef(**json.loads(kept))
+    assert ref == box.sandbox.ref
+    assert ref.backend == rig.backend.name
+    capabilities = await rig.backend.probe()
+    if capabilities.attach == "never":
+        return
+    assert ref.place in capabilities.places
+    await box.text("echo kept > /tmp/f")
+    await box.sandbox.detach()
+    assert await (await rig.attached(ref)).text("cat /tmp/f") == "kept"
 
 
 @check
