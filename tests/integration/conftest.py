@@ -1,11 +1,24 @@
-"""What several folders of tests need: the stand-ins for clouds."""
+"""What several folders of tests need: the stand-ins for clouds, and what the plain backend stands on."""
 
+import asyncio
 import shutil
 from collections.abc import Iterator
 
 import pytest
+from plain_backend import PlainBackend
 from services import missing
 from standins.modal.client import StandIn, running
+
+from toolfleet.config.errors import BackendUnavailable
+
+
+@pytest.fixture(scope="session")
+def _plain(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A machine that lets us make namespaces."""
+    try:
+        asyncio.run(PlainBackend(tmp_path_factory.mktemp("plain")).probe())
+    except BackendUnavailable as error:
+        missing(str(error))
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """Real bubblewrap sandboxes, and a check that nothing of them is left behind."""
 
 import asyncio
-import contextlib
 import os
 import shutil
 import tempfile
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from host_processes import processes_of
 
 from toolfleet.backends.base import Owner
 from toolfleet.backends.bubblewrap import FIRST_UID, BubblewrapBackend
@@ -34,18 +34,6 @@ class Watched(BubblewrapBackend):
         return sandbox
 
 
-def _processes_of(users: set[int]) -> dict[int, str]:
-    """Host processes of these users, with their command lines; zombies are their parent's affair."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                status = (entry / "status").read_text()
-                if "State:\tZ" not in status and int(status.partition("Uid:")[2].split()[0]) in users:
-                    found[int(entry.name)] = (entry / "cmdline").read_text()
-    return found
-
-
 @pytest.fixture(scope="session")
 def _bwrap() -> None:
     """Tests of this folder need a machine that can run bubblewrap."""
@@ -67,7 +55,7 @@ def runtime_dir(_bwrap: None) -> Iterator[Path]:
     left = [*(path / "sandboxes").glob("*")]
     shutil.rmtree(path)
     assert not left, f"left in the runtime directory: {left}"
-    running = _processes_of(_users) if os.geteuid() == 0 else {}
+    running = processes_of(_users) if os.geteuid() == 0 else {}
     assert not running, f"left running: {running}"
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from host_processes import processes_of
+from plain_backend import PlainBackend, user_of
 
 from toolfleet.backends import registry
 from toolfleet.backends.base import Owner, SandboxRef
@@ -19,6 +21,7 @@ OWNER = Owner("conformance", "worker-1")
 DEBIAN = "toolfleet-test:debian"
 PROFILES: dict[str, dict[str, Any]] = {
     "bubblewrap": {},
+    "plain": {"backend": PlainBackend.name},
     "docker-socket": {"backend": "docker", "image": DEBIAN},
     "docker-relay": {
         "backend": "docker",
@@ -59,25 +62,29 @@ def profile(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     elif profile.backend == "morph":
         for name, value in request.getfixturevalue("morph_cloud").environment.items():
             monkeypatch.setenv(name, value)
-    else:
+    elif profile.backend == "bubblewrap":
         request.getfixturevalue("_bwrap")
+    else:
+        request.getfixturevalue("_plain")
     return profile
 
 
 @pytest.fixture
 async def rig(profile: Profile) -> AsyncIterator[Rig]:
-    """A backend with an empty runtime directory, which is empty again at the end."""
+    """A backend with an empty runtime directory, which is empty again at the end; no process is left either."""
     runtime_dir = Path(tempfile.mkdtemp(prefix="toolfleet-"))
     backend = registry.load(profile.backend, runtime_dir)
     made = Rig(backend, profile, OWNER)
     yield made
+    users = {user_of(box.sandbox.ref) for box in made._boxes} if isinstance(backend, PlainBackend) else set()
     try:
         await made.close()
         await backend.shutdown()
-        left = [*(runtime_dir / "sandboxes").glob("*"), *(runtime_dir / "docker").glob("*")]
+        left = [path for name in ("sandboxes", "docker", "plain") for path in (runtime_dir / name).glob("*")]
     finally:
         shutil.rmtree(runtime_dir)
     assert left == []
+    assert processes_of(users) == {}
 
 
 @pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
