@@ -211,11 +211,6 @@ class BubblewrapBackend:
             self._images.check()
         bundle = _bundle(self._runtime_dir)
         groups = self._cgroups()
-        creator = Identity.of(os.getpid())
-        if creator is None:
-            raise OSError("/proc does not show this process")
-        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        directory.path.mkdir(mode=0o700)
         path = groups.path(directory.id) if groups else None
         config = layout.config(profile, monitor=groups is None)
         record = Record(
@@ -223,17 +218,17 @@ class BubblewrapBackend:
             profile.spec_hash,
             time.time(),
             processes.boot_id(),
-            creator,
+            processes.me(),
             cgroup=None if path is None else str(path),
             layer=Layer(config.disk, config.overlay, [] if config.overlay else config.staged),
         )
-        directory.write(record)
+        directory.make(record)
         if groups:
             # Files in a tmpfs are memory; the cache of those on a disk can be dropped at any time.
             groups.create(directory.id, (profile.memory_mib + (0 if on_disk else profile.disk_mib)) * MIB)
         plan = replace(self._plan(bwrap, profile, config, directory, bundle, groups), origin=archive)
         with directory.listen() as listener:
-            started = launch.launch(plan, listener)
+            started = launch.launch(plan, listener, lambda monitor: directory.write(replace(record, monitor=monitor)))
         try:
             directory.write(replace(record, runner=started.runner, monitor=started.monitor))
         except BaseException:

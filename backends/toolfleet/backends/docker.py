@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import secrets
 import socket
 import time
@@ -26,7 +25,6 @@ from toolfleet.backends.engine.spec import Facts
 from toolfleet.backends.engine.start import StartFailed, start
 from toolfleet.backends.engine.ways import ByRelay, BySocket, Reach, Way, kept_secret
 from toolfleet.backends.local import place, processes, records
-from toolfleet.backends.local.processes import Identity
 from toolfleet.backends.local.records import Directory, Record
 from toolfleet.backends.sandbox import RunnerSandbox
 from toolfleet.config.errors import BackendUnavailable, SandboxLost, SandboxStartFailed, SpecRefused
@@ -318,12 +316,7 @@ def _clock(info: Mapping[str, object]) -> float:
 
 
 def _record(directory: Directory, owner: Owner, profile: Profile) -> None:
-    creator = Identity.of(os.getpid())
-    if creator is None:
-        raise OSError("/proc does not show this process")
-    directory.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    directory.path.mkdir(mode=0o700)
-    directory.write(Record(owner, profile.spec_hash, time.time(), processes.boot_id(), creator))
+    directory.make(Record(owner, profile.spec_hash, time.time(), processes.boot_id(), processes.me()))
 
 
 def _sweep(directory: Directory, owner: Owner | None) -> None:

@@ -68,8 +68,11 @@ class Started:
         os.close(self.complaints)
 
 
-def launch(plan: Plan, listener: socket.socket) -> Started:
+def launch(plan: Plan, listener: socket.socket, begun: Callable[[Identity], object]) -> Started:
     """Start bubblewrap and hand the runner its configuration.
+
+    ``begun`` is called with bubblewrap's monitor before anything else is done with it. If this process is killed, then
+    what it has begun ends by itself, or is found through the monitor.
 
     Raises:
         LaunchFailed: no process of it is left.
@@ -77,7 +80,7 @@ def launch(plan: Plan, listener: socket.socket) -> Started:
     """
     complaints = os.memfd_create("complaints", os.MFD_CLOEXEC)
     try:
-        runner, monitor = _Start(plan, complaints).run(listener)
+        runner, monitor = _Start(plan, complaints).run(listener, begun)
         return Started(runner, monitor, complaints)
     except BaseException:
         os.close(complaints)
@@ -95,27 +98,26 @@ class _Start:
         self._gate_theirs, self._gate = os.pipe2(os.O_CLOEXEC)
         self._disk = -1
 
-    def run(self, listener: socket.socket) -> tuple[Identity, Identity]:
+    def run(self, listener: socket.socket, begun: Callable[[Identity], object]) -> tuple[Identity, Identity]:
         """Return the runner and bubblewrap's monitor."""
         try:
             monitor = self._spawn(listener)
             self._close_theirs()
-            runner = None
             try:
+                begun(monitor)
                 if self._plan.disk is not None:  # while bubblewrap makes its namespaces
                     self._disk = self._plan.disk()
                 runner = self._child()
-                watched = Identity.of(monitor)
-                if watched is None:
+                if not monitor.alive:
                     raise LaunchFailed(self._words() or "bubblewrap ended at once")
                 self._hand_over(runner)
             except (BrokenPipeError, ProcessLookupError, FileNotFoundError) as error:
-                _kill(monitor, runner)
+                _kill(monitor)
                 raise LaunchFailed(self._words() or str(error)) from error
             except BaseException:
-                _kill(monitor, runner)
+                _kill(monitor)
                 raise
-            return runner, watched
+            return runner, monitor
         finally:
             self._close_theirs()
             self._boot.close()
@@ -123,11 +125,13 @@ class _Start:
                 if fd >= 0:
                     os.close(fd)
 
-    def _spawn(self, listener: socket.socket) -> int:
+    def _spawn(self, listener: socket.socket) -> Identity:
         """Start bubblewrap; the duty to collect it goes to `processes`, for it outlives any handle of ours."""
         plan = self._plan
-        handed = (listener.fileno(), self._boot_theirs.fileno(), self._info_theirs, self._gate_theirs)
-        listen, channel, info, gate = (str(fd) for fd in handed)
+        # Our end of the pipe goes along: were it ours alone and we were killed, bubblewrap would die of writing to it,
+        # and its child wait for its word for ever. As it is the child goes on, finds no configuration, and ends.
+        handed = (listener.fileno(), self._boot_theirs.fileno(), self._info_theirs, self._gate_theirs, self._info)
+        listen, channel, info, gate, _ = (str(fd) for fd in handed)
         command = [plan.bwrap, *plan.arguments, "--info-fd", info, "--block-fd", gate, "--"]
         command += plan.bundle.argv(plan.runtime, listen, channel)
         process = subprocess.Popen(
@@ -145,7 +149,7 @@ class _Start:
         )
         processes.adopt(process.pid)
         process.returncode = 0  # from here on nobody waits through this handle
-        return process.pid
+        return Identity.of_child(process.pid)
 
     def _close_theirs(self) -> None:
         self._boot_theirs.close()
@@ -208,31 +212,17 @@ def _base_mount(rootfs: Path, runner: Identity) -> int:
         os.close(namespace)
 
 
-def _kill(monitor: int, runner: Identity | None) -> None:
-    if runner is not None and (fd := runner.open()) is not None:
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(fd, signal.SIGKILL)
-        os.close(fd)
+def _kill(monitor: Identity) -> None:
+    """Kill bubblewrap, and then its child, which would wait for its word for ever; by then there comes no other."""
     with contextlib.suppress(ProcessLookupError):
-        # Its child waits for a word from it before it begins, and would wait for ever: stopped, it makes no other. The
-        # signal takes effect some time after it was sent, and a child could be made in between.
-        os.kill(monitor, signal.SIGSTOP)
-        processes.await_stop(monitor)
-        for child in _children(monitor):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
-        os.kill(monitor, signal.SIGKILL)
-    processes.collect(monitor)
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
+        os.kill(monitor.pid, signal.SIGKILL)
+    processes.await_end(monitor.pid)
+    for child in processes.begun_by(monitor):
+        child.kill()
+    processes.collect(monitor.pid)
 
 
 def undo(started: Started) -> None:
     """Kill what was started."""
-    _kill(started.monitor.pid, started.runner)
+    _kill(started.monitor)
     started.close()

@@ -4,9 +4,15 @@ import asyncio
 import contextlib
 import os
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+
+#: Fields of /proc/PID/stat behind the name.
+_STATE, _SESSION, _START = 0, 3, 19
+#: Seconds in which the leader of a sandbox's session has begun its PID 1, or never will.
+_SOON = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +27,19 @@ class Identity:
     def of(cls, pid: int) -> Self | None:
         """Identify the live process ``pid``; None when it has ended."""
         try:
-            fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+            fields = _stat(pid)
         except OSError:
             return None
-        return None if fields[0] in (b"Z", b"X") else cls(pid, int(fields[19]))
+        return None if fields[_STATE] in (b"Z", b"X") else cls(pid, int(fields[_START]))
+
+    @classmethod
+    def of_child(cls, pid: int) -> Self:
+        """Identify a child of ours that nobody has collected, whether it lives or has ended.
+
+        Raises:
+            OSError: /proc does not show it.
+        """
+        return cls(pid, int(_stat(pid)[_START]))
 
     @property
     def alive(self) -> bool:
@@ -41,6 +56,50 @@ class Identity:
             return fd
         os.close(fd)
         return None
+
+    def kill(self) -> None:
+        """Kill it, unless it has ended."""
+        if (fd := self.open()) is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+            os.close(fd)
+
+
+def me() -> Identity:
+    """This process.
+
+    Raises:
+        OSError: /proc does not show it.
+    """
+    return Identity.of_child(os.getpid())
+
+
+def begun_by(leader: Identity) -> Iterator[Identity]:
+    """Live processes in the session of ``leader`` that are PID 1 of a sandbox and were begun soon after it.
+
+    The leader itself may have ended: the kernel gives its number to nobody else while somebody is in the session. Where
+    another process has the number now, the session is over. Where others had it meanwhile, they came later.
+    """
+    with contextlib.suppress(OSError):
+        if int(_stat(leader.pid)[_START]) != leader.start:
+            return
+    latest = leader.start + int(_SOON * os.sysconf("SC_CLK_TCK"))
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            fields = _stat(int(entry.name))
+            began = int(fields[_START])
+            if int(fields[_SESSION]) == leader.pid and leader.start <= began <= latest and _is_first(entry):
+                yield Identity(int(entry.name), began)
+
+
+def _is_first(process: Path) -> bool:
+    """Whether it is PID 1 of a pid namespace below ours."""
+    numbers = (process / "status").read_text().partition("\nNSpid:")[2].partition("\n")[0].split()
+    return len(numbers) > 1 and numbers[-1] == "1"
+
+
+def _stat(pid: int) -> list[bytes]:
+    return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
 
 
 async def wait(identity: Identity, patience: float, *, kill: bool) -> bool:
@@ -92,10 +151,10 @@ def reap() -> None:
         _children.discard(pid)
 
 
-def await_stop(pid: int) -> None:
-    """Wait until the adopted child ``pid``, which was told to stop, has stopped or ended; it stays to be collected."""
+def await_end(pid: int) -> None:
+    """Wait until the adopted child ``pid``, which has been killed, has ended; it stays to be collected."""
     with contextlib.suppress(ChildProcessError):
-        os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
 def collect(pid: int) -> None:

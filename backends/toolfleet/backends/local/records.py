@@ -1,8 +1,10 @@
 """What is written beside a sandbox's socket, so that other processes can find, judge and remove it."""
 
+import asyncio
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 from collections.abc import Iterator
@@ -15,6 +17,8 @@ from toolfleet.backends.local import processes
 from toolfleet.backends.local.processes import Identity, boot_id
 
 _NAME = "record.json"
+#: A directory that somebody is making or removing: that process, and the sandbox's id.
+_ASIDE = re.compile(r"\.(\d+)-(\d+)-.+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One sandbox. ``runner`` and ``monitor`` are None until it has been started."""
+    """One sandbox. ``monitor`` is None until bubblewrap has been started, ``runner`` until it has its configuration."""
 
     owner: Owner
     spec_hash: str
@@ -60,6 +64,18 @@ class Directory:
         """The sandbox's id."""
         return self.path.name
 
+    def make(self, record: Record) -> None:
+        """Make it with its record: whoever sees it under its name sees both."""
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        aside = self._aside()
+        aside.path.mkdir(mode=0o700)
+        try:
+            aside.write(record)
+            aside.path.rename(self.path)
+        except BaseException:
+            shutil.rmtree(aside.path, ignore_errors=True)
+            raise
+
     def write(self, record: Record) -> None:
         """Replace the record atomically."""
         temporary = self.path / f".{_NAME}"
@@ -81,25 +97,23 @@ class Directory:
         """Whether the sandbox runs, or is about to."""
         if record.boot != boot_id():
             return False
-        if record.runner is not None:
-            return record.runner.alive
-        # Between start and record only its creator knows of it; without a creator, whether somebody listens decides.
-        return record.creator.alive or self._answers()
-
-    def _answers(self) -> bool:
-        directory = os.open(self.path, os.O_PATH | os.O_CLOEXEC)
-        try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-                probe.connect(f"/proc/self/fd/{directory}/{self.socket.name}")
-        except OSError:
-            return False
-        finally:
-            os.close(directory)
-        return True
+        if record.runner is None:
+            if record.creator.alive:
+                return True
+            # Nobody but its creator knows of it, and may have gone on since the record was read; now it writes no more.
+            record = self.read() or record
+        return record.runner is not None and record.runner.alive
 
     def remove(self) -> None:
-        """Remove the directory."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Remove the directory; its record does not go before its name."""
+        aside = self._aside()
+        with contextlib.suppress(OSError):  # gone already, or on its way
+            self.path.rename(aside.path)
+        shutil.rmtree(aside.path, ignore_errors=True)
+
+    def _aside(self) -> "Directory":
+        me = processes.me()
+        return Directory(self.path.with_name(f".{me.pid}-{me.start}-{self.id}"))
 
 
 def listen(path: Path, kind: socket.SocketKind, backlog: int) -> socket.socket:
@@ -119,7 +133,9 @@ def listen(path: Path, kind: socket.SocketKind, backlog: int) -> socket.socket:
 
 async def end(record: Record, patience: float) -> bool:
     """Kill the processes of a sandbox and wait for their end; False when ``patience`` seconds do not suffice."""
-    if record.runner is not None and not await processes.wait(record.runner, patience, kill=True):
+    if record.runner is None:
+        return await _end_half_made(record, patience)
+    if not await processes.wait(record.runner, patience, kill=True):
         return False
     if record.monitor is None:
         return True
@@ -129,11 +145,24 @@ async def end(record: Record, patience: float) -> bool:
     return await processes.wait(record.monitor, patience, kill=True)
 
 
+async def _end_half_made(record: Record, patience: float) -> bool:
+    """The monitor first, so that it begins nothing after we have looked for what it has begun."""
+    if record.monitor is None:
+        return True
+    if not await processes.wait(record.monitor, patience, kill=True):
+        return False
+    begun = await asyncio.to_thread(lambda monitor: [*processes.begun_by(monitor)], record.monitor)
+    return all([await processes.wait(child, patience, kill=True) for child in begun])
+
+
 def directories(root: Path) -> Iterator[Directory]:
-    """The directories of all sandboxes under ``root``."""
+    """The directories of all sandboxes under ``root``; those that a dead process was making or removing go."""
     with contextlib.suppress(FileNotFoundError):
         for entry in sorted(root.iterdir()):
-            if entry.is_dir():
+            if aside := _ASIDE.fullmatch(entry.name):
+                if not Identity(int(aside[1]), int(aside[2])).alive:
+                    shutil.rmtree(entry, ignore_errors=True)
+            elif entry.is_dir():
                 yield Directory(entry)
 
 
