@@ -4,6 +4,7 @@ import asyncio
 import os
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from rootfs import slim_debian
 from toolfleet.backends.base import Owner
 from toolfleet.backends.bubblewrap import BubblewrapBackend
 from toolfleet.backends.conformance.box import Box
+from toolfleet.backends.local.snapshots import Snapshots
 from toolfleet.config.errors import SandboxLost, SnapshotLost
 from toolfleet.config.profile import Profile
 
@@ -149,3 +151,16 @@ async def test_a_save_that_is_cancelled_leaves_nothing(make: Make, backend: Bubb
     assert open_archives() == []
     with pytest.raises(SnapshotLost):
         backend._snapshots.path(name)
+
+
+def test_where_another_user_keeps_archives_tidying_leaves_them_alone(tmp_path: Path) -> None:
+    """A worker without root, on a machine on which one with root saves sandboxes."""
+    kept = tmp_path / "snapshots"
+    (kept / "earlier-boot").mkdir(mode=0o700, parents=True)
+    kept.chmod(0o700)
+    os.seteuid(65534)
+    try:
+        Snapshots(kept).tidy()
+    finally:
+        os.seteuid(0)
+    assert (kept / "earlier-boot").exists()

@@ -109,13 +109,13 @@ class Snapshots:
         """Remove what nobody can want any more.
 
         By the wall clock, which decides nothing else: an archive that its fleet has not dropped in all that time has
-        outlived the fleet's own memory of it.
+        outlived the fleet's own memory of it. Where another user keeps archives, that user's workers do it.
         """
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, PermissionError):
             for directory in self._root.iterdir():
                 if directory != self._here:
                     shutil.rmtree(directory, ignore_errors=True)
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, PermissionError):
             for archive in self._here.iterdir():
                 with contextlib.suppress(FileNotFoundError):
                     if time.time() - archive.stat().st_mtime > _LONGEST:
