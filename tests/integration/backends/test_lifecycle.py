@@ -1,19 +1,17 @@
 """Sandboxes from creation to the last trace of them."""
 
 import asyncio
-import json
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from killed_creator import CALL_ID, GO, OUTPUT, orphan
 
 from toolfleet.backends import channel
-from toolfleet.backends.base import Owner, SandboxRef
+from toolfleet.backends.base import Owner
 from toolfleet.backends.bubblewrap import BubblewrapBackend
 from toolfleet.backends.local import layout
 from toolfleet.backends.local.processes import Identity
@@ -50,34 +48,13 @@ async def test_a_closed_sandbox_is_gone_with_everything_in_it(box: "Box", backen
 
 async def test_a_sandbox_survives_the_worker_that_made_it(backend: BubblewrapBackend, box: "Box") -> None:
     """Killed with SIGKILL in the middle of a call; another process takes over and gets the outcome."""
-    script = f"""
-import asyncio, json, os, signal
-from pathlib import Path
-from dataclasses import asdict
-from toolfleet.backends.base import Owner, Request
-from toolfleet.backends.bubblewrap import BubblewrapBackend
-from toolfleet.config.profile import Profile
-
-async def main():
-    sandbox = await BubblewrapBackend(Path({str(backend._runtime_dir)!r})).create(Profile(), Owner("f", "dead"))
-    call = Request("c", "exec", {{"command": "until [ -e /go ]; do sleep 0.01; done; echo done"}}, 30)
-    task = asyncio.create_task(sandbox.run(call))
-    while await sandbox.query("c") != "running":
-        await asyncio.sleep(0.01)
-    print(json.dumps(asdict(sandbox.ref)), flush=True)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-asyncio.run(main())
-"""
-    done = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", script], stdout=subprocess.PIPE)
-    assert done.returncode == -signal.SIGKILL
-    ref = SandboxRef(**json.loads(done.stdout))
+    ref = await orphan("bubblewrap", backend._runtime_dir, Profile(), Owner("f", "dead"))
     assert await backend.list(Owner("f", "dead")) == [ref]
     heir = type(box)(await backend.attach(ref))
-    assert await heir.sandbox.query("c") == "running"
-    await heir.text("touch /go")
-    outcome = await heir.sandbox.run(box.request("exec", 30.0, "c", command="must not run"))
-    assert (outcome.stdout, outcome.exit_code) == (b"done\n", 0)
+    assert await heir.sandbox.query(CALL_ID) == "running"
+    await heir.text(GO)
+    outcome = await heir.sandbox.run(box.request("exec", 30.0, CALL_ID, command="must not run"))
+    assert (outcome.stdout, outcome.exit_code) == (OUTPUT, 0)
     await heir.sandbox.close()
 
 

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -13,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from integration.docker.conftest import OWNER, profile
+from killed_creator import CALL_ID, GO, OUTPUT, orphan
 
-from toolfleet.backends.base import Owner, Request, SandboxRef
+from toolfleet.backends.base import Owner, Request
 from toolfleet.backends.conformance.box import Box
 from toolfleet.backends.docker import DockerBackend
 from toolfleet.config.errors import SandboxLost, SnapshotLost, SpecRefused
@@ -30,40 +30,18 @@ DISK = {"storage": "disk", "docker": {"unlimited_disk": True, "user": "root"}}
 @TRANSPORTS
 async def test_a_sandbox_outlives_the_worker_that_made_it(backend: DockerBackend, transport: str) -> None:
     """Killed in the middle of a call; another process lists it, takes it over and gets the outcome."""
-    script = f"""
-import asyncio, json, os, signal
-from pathlib import Path
-from dataclasses import asdict
-from toolfleet.backends.base import Owner, Request
-from toolfleet.backends.docker import DockerBackend
-from toolfleet.config.profile import Profile
-
-async def main():
-    backend = DockerBackend(Path({str(backend._runtime_dir)!r}))
-    profile = Profile.model_validate({profile(docker={"transport": transport}).model_dump()!r})
-    sandbox = await backend.create(profile, Owner({OWNER.fleet!r}, "dead"))
-    call = Request("c", "exec", {{"command": "until [ -e /tmp/go ]; do sleep 0.01; done; echo done"}}, 30)
-    task = asyncio.create_task(sandbox.run(call))
-    while await sandbox.query("c") != "running":
-        await asyncio.sleep(0.01)
-    print(json.dumps(asdict(sandbox.ref)), flush=True)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-asyncio.run(main())
-"""
-    done = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", script], stdout=subprocess.PIPE)
-    assert done.returncode == -signal.SIGKILL
-    told = SandboxRef(**json.loads(done.stdout))
+    wanted = profile(docker={"transport": transport})
+    told = await orphan("docker", backend._runtime_dir, wanted, Owner(OWNER.fleet, "dead"))
     (listed,) = await backend.list(Owner(OWNER.fleet, "dead"))
     assert listed == told
     for ref in (told, listed):
         heir = Box(await backend.attach(ref))
-        assert await heir.sandbox.query("c") == "running"
+        assert await heir.sandbox.query(CALL_ID) == "running"
         await heir.sandbox.detach()
     heir = Box(await backend.attach(listed))
-    await heir.text("touch /tmp/go")
-    outcome = await heir.sandbox.run(Request("c", "exec", {"command": "must not run"}, 30))
-    assert (outcome.stdout, outcome.exit_code) == (b"done\n", 0)
+    await heir.text(GO)
+    outcome = await heir.sandbox.run(Request(CALL_ID, "exec", {"command": "must not run"}, 30))
+    assert (outcome.stdout, outcome.exit_code) == (OUTPUT, 0)
     await heir.sandbox.close()
 
 

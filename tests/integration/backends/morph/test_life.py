@@ -1,15 +1,15 @@
 """A sandbox on MorphCloud from its VM's start to its end, and from one process to another."""
 
 import asyncio
-import json
 import subprocess
 import sys
 
 import pytest
 from integration.backends.morph.rig import Make, Vm, profile
+from killed_creator import CALL_ID, GO, OUTPUT, orphan
 from standins.morph.process import StandIn
 
-from toolfleet.backends.base import Owner, Request, SandboxRef
+from toolfleet.backends.base import Owner, Request
 from toolfleet.backends.channel import Fenced
 from toolfleet.backends.morph import MorphBackend
 from toolfleet.config.errors import SandboxLost, SnapshotLost
@@ -118,47 +118,18 @@ async def test_sandboxes_are_listed_by_owner_and_nobody_elses(
     await backend._account.stop(foreign.id)
 
 
-_CREATOR = """
-import asyncio, dataclasses, json, sys
-from pathlib import Path
-from toolfleet.backends.base import Owner, Request
-from toolfleet.backends.morph import MorphBackend
-from toolfleet.config.profile import Profile
-
-async def main():
-    backend = MorphBackend(Path(sys.argv[1]))
-    sandbox = await backend.create(Profile.model_validate_json(sys.argv[2]), Owner("test-fleet", "doomed"))
-    await sandbox.claim(1)
-    command = "echo run >> /runs; until [ -e /go ]; do sleep 0.01; done; cat /runs"
-    running = asyncio.create_task(sandbox.run(Request("long", "exec", {"command": command}, 60.0)))
-    while await sandbox.query("long") != "running":
-        await asyncio.sleep(0.01)
-    print(json.dumps(dataclasses.asdict(sandbox.ref)), flush=True)
-    await running
-
-asyncio.run(main())
-"""
-
-
-async def test_another_process_takes_over_when_the_creator_is_killed(
-    make: Make, backend: MorphBackend, environment: dict[str, str]
-) -> None:
+async def test_another_process_takes_over_when_the_creator_is_killed(make: Make, backend: MorphBackend) -> None:
     """With nothing but the reference: the running call goes on, and its outcome is the first and only one."""
-    arguments = [str(backend._runtime_dir), profile().model_dump_json()]
-    with subprocess.Popen(
-        [sys.executable, "-c", _CREATOR, *arguments], stdout=subprocess.PIPE, text=True, env=environment
-    ) as creator:
-        assert creator.stdout is not None
-        ref = SandboxRef(**json.loads(await asyncio.to_thread(creator.stdout.readline)))
-        creator.kill()
-    assert await backend.list(Owner("test-fleet", "doomed")) == [ref]
+    doomed = Owner("test-fleet", "doomed")
+    ref = await orphan("morph", backend._runtime_dir, profile(), doomed, epoch=1)
+    assert await backend.list(doomed) == [ref]
     assert not ref.secret
     heir = Vm(await backend.attach(ref))
     await heir.sandbox.claim(2)
-    assert await heir.sandbox.query("long") == "running"
-    again = asyncio.create_task(heir.sh("echo run again >> /runs", call_id="long", timeout=60.0))
-    await heir.text("touch /go")
-    assert (await again).stdout == b"run\n"
+    assert await heir.sandbox.query(CALL_ID) == "running"
+    again = asyncio.create_task(heir.sh("must not run", call_id=CALL_ID, timeout=60.0))
+    await heir.text(GO)
+    assert (await again).stdout == OUTPUT
     await heir.sandbox.close()
 
 
