@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from integration.backends.modal.rig import ME
 from standins.modal.client import StandIn
 
-from toolfleet.backends.base import Operation, Outcome, Owner, Request
+from toolfleet.backends.base import Operation, Outcome, Request
 from toolfleet.backends.conformance.box import Box
 from toolfleet.backends.modal import ModalBackend, ModalSandbox
 from toolfleet.config.errors import BackendError, NotPristine, SandboxLost, SpecRefused
 from toolfleet.config.profile import Profile
 
-ME = Owner("fleet", "me")
 Make = Callable[..., Awaitable[Box]]
 
 
