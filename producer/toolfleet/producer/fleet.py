@@ -64,6 +64,7 @@ class Fleet:
         self._open: dict[str, Trajectory] = {}
         self._errands: set[asyncio.Task[Any]] = set()
         self._beat: asyncio.Task[None] | None = None
+        self._beating = True
         self.contact = Contact(settings.heartbeat, settings.lease_ttl)
         #: Permits for parts of files, so that memory does not grow with the number of transfers.
         self.parts = asyncio.Semaphore(PARTS)
@@ -323,7 +324,7 @@ class Fleet:
         return self.settings.lease_ttl + 2 * self.settings.heartbeat
 
     async def _beat_forever(self) -> None:
-        while True:
+        while self._beating:
             try:
                 await self.state.producer_alive(self.producer_id, self._alive_for)
                 self.contact.note()
@@ -359,6 +360,8 @@ class Fleet:
                 await self._say_goodbye()
         for errand in self._errands:
             errand.cancel()
+        # The flag beside the cancellation: the Redis client may swallow the latter while it reconnects.
+        self._beating = False
         if self._beat:
             self._beat.cancel()
         if hasattr(self, "_replies"):

@@ -3,6 +3,7 @@
 Importing this module reads the settings; a worker's core starts only when Celery starts a worker.
 """
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -38,9 +39,9 @@ def at_once(task: "Task[Any, Any]", app: Celery, consumer: Any, **_: Any) -> Cal
 
     def receive(message: Message, *_: Any) -> None:
         try:
-            args, _, _ = message.payload
-            (items,) = args
-        except ValueError as error:
+            # Not by kombu, whose JSON turns some objects into dates and the like: these may be a model's arguments.
+            (items,), _, _ = json.loads(message.body or "null")
+        except (TypeError, ValueError) as error:
             raise InvalidTaskError(f"not a message of a producer: {error}") from None
         task.run(items)
 
