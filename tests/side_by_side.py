@@ -6,6 +6,7 @@ import pytest
 #: that looks for what stand-ins have left on the machine, whoever started them.
 ALONE = (
     "tests/chaos/",
+    "tests/integration/backends/test_shells.py",
     "tests/integration/standins/test_morph.py",
     "tests/integration/worker/test_background_takeover.py",
     "tests/integration/worker/test_redis_faults.py",

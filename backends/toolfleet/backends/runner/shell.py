@@ -90,6 +90,10 @@ class Shell:
         self._commands.write(Writing(_LOOP + b"\0"))
         self._session = 0
         self._copy = 0
+        self._dying: set[int] = set()
+        """Copies that were killed, and have not ended yet."""
+        self._asleep = False
+        """Whoever runs the commands now has not been told so."""
         self._earlier: set[tuple[int, int]] = set()
         """Who was there before the command: numbers and starts, which are too coarse to tell by themselves."""
         self._call: Call | None = None
@@ -149,9 +153,25 @@ class Shell:
         return pid if fits and pid != self.pid else 0
 
     def _dismiss_copy(self) -> None:
-        if self._kin(self._copy):
-            os.kill(self._copy, signal.SIGKILL)
-        self._copy = 0
+        copy, self._copy = self._kin(self._copy), 0
+        if copy:
+            self._dying.add(copy)
+            self._children.watch(copy, self, lambda _: self._gone(copy))
+            os.kill(copy, signal.SIGKILL)
+
+    def _gone(self, copy: int) -> None:
+        self._dying.discard(copy)
+        self._wake_up()
+
+    def _wake_up(self) -> None:
+        """Let the copy that has taken over begin, as soon as it is the only one that waits.
+
+        One that was killed and has not had its turn to die yet would still take the word from it, and both would wait
+        for ever.
+        """
+        if self._asleep and not self._dying:
+            self._asleep = False
+            self._wake.write(Writing(b"\n"))
 
     # -- how a command ends ---------------------------------------------------------------------------------------
 
@@ -172,7 +192,8 @@ class Shell:
             self.pid = 0
             return False
         self.serve(copy)
-        self._wake.write(Writing(b"\n"))
+        self._asleep = True
+        self._wake_up()
         return True
 
     def _stop(self) -> None:
