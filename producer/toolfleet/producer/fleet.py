@@ -337,7 +337,8 @@ class Fleet:
             except Exception:
                 # Whatever it is: without heartbeats the trajectories would be reaped.
                 log.exception("producer heartbeat failed")
-            await asyncio.sleep(self.settings.heartbeat)
+            if self._beating:
+                await asyncio.sleep(self.settings.heartbeat)
 
     def errand(self, work: Any) -> None:
         """Run ``work`` beside the caller; `close` waits for it."""
@@ -358,12 +359,14 @@ class Fleet:
         with contextlib.suppress(*OUTAGES, TimeoutError):
             async with asyncio.timeout(self.settings.lease_ttl):
                 await self._say_goodbye()
-        for errand in self._errands:
-            errand.cancel()
-        # The flag beside the cancellation: the Redis client may swallow the latter while it reconnects.
+        # The flag beside the cancellation: on Python 3.11 the Redis client may swallow the latter. And waited for:
+        # whoever still asked Redis after the end of its connections would open another one.
         self._beating = False
-        if self._beat:
-            self._beat.cancel()
+        ending = {*self._errands, *([self._beat] if self._beat else [])}
+        for task in ending:
+            task.cancel()
+        if ending:
+            await asyncio.wait(ending, timeout=self.settings.lease_ttl)
         if hasattr(self, "_replies"):
             await self._replies.stop()
             await self._replies_redis.aclose()
