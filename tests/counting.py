@@ -40,7 +40,8 @@ class Counting:
     def check(self) -> None:
         """Nothing was lost, nothing ran twice, every call ended, and in its order."""
         for results in self.results.values():
-            assert [(r.status, r.workspace_generation, r.error) for r in results if r.status is not Status.OK] == []
+            failed = [(r.status, r.workspace_generation, r.error) for r in results if r.status is not Status.OK]
+            assert not failed, failed
             assert {r.workspace_generation for r in results} == {1}
             assert results[-1].stdout.split() == [str(n) for n in range(1, len(results) + 1)]
             assert len({r.call_id for r in results}) == len(results)

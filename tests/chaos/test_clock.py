@@ -59,7 +59,23 @@ async def two_clocks(
             yield fleet, {"ahead": ahead, "behind": behind}
 
 
-async def test_leases_calls_and_timeouts_are_as_ever(settings: Settings, preload: str, run: Path) -> None:
+async def test_leases_calls_and_timeouts_are_as_ever(
+    settings: Settings, preload: str, run: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        try:
+            await _as_ever(settings, preload, run)
+        except AssertionError:
+            # Under libfaketime a thread may stand still for seconds, now and then. A worker to which that happened says
+            # so: then the run shows nothing.
+            if "heartbeat: a round failed" not in capfd.readouterr().err:
+                raise
+        else:
+            return
+    await _as_ever(settings, preload, run)
+
+
+async def _as_ever(settings: Settings, preload: str, run: Path) -> None:
     async with two_clocks(settings, preload, run) as (fleet, _):
         async with counting(fleet) as counted:
             await counted.more()
