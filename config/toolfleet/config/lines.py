@@ -14,8 +14,8 @@ SILENCE = 15.0
 class Lines:
     """Sends commands as they are, and returns answers as they come: no retries, no cluster, no conversion.
 
-    The client's own way costs three times the time of a short command, which counts where every call has several. Its
-    connections are the pool's, and end with it.
+    The client's own way, by its pool, its retries and a timeout for each half, is longer than a short command, of which
+    every call has several. The connections are the pool's, and end with it.
     """
 
     def __init__(self, client: redis.asyncio.Redis, keep: int = 4) -> None:

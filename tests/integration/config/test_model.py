@@ -47,7 +47,7 @@ def test_the_scripts_do_what_the_model_does_whatever_the_order(redis_url: str) -
     run_state_machine_as_test(
         lambda: FleetMachine(redis_url, seen),  # type: ignore[arg-type]  # it takes any factory
         settings=settings(
-            max_examples=160,
+            max_examples=240,
             stateful_step_count=40,
             deadline=None,
             derandomize=bool(os.environ.get("CI")),
@@ -57,5 +57,4 @@ def test_the_scripts_do_what_the_model_does_whatever_the_order(redis_url: str) -
     never = EXPECTED - set(seen)
     assert len(never) <= 4, f"too few interleavings: never saw {never}"
     unmade = {(table, *step) for table, legal in LEGAL.items() for step in legal} - set(seen) - RARE
-    # Which ones are missing depends on the run; that some are is no news.
-    assert len(unmade) <= 16, f"too few interleavings: no script made {sorted(map(str, unmade))}"
+    assert len(unmade) <= 8, f"too few interleavings: no script made {sorted(map(str, unmade))}"
