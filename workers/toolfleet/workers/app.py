@@ -33,8 +33,8 @@ register_revoke(lifecycle)
 def at_once(task: "Task[Any, Any]", app: Celery, consumer: Any, **_: Any) -> Callable[..., None]:
     """Celery's strategy for `accept`: the task runs where its message is received.
 
-    What Celery does for a task that takes its time, to acknowledge, trace, time, revoke and report it, the core does for
-    every call. The message that only carries calls has no use for it.
+    What Celery does for a task that takes its time, to acknowledge, trace, time, revoke and report it, the core does
+    for every call. The message that only carries calls has no use for it.
     """
 
     def receive(message: Message, *_: Any) -> None:
