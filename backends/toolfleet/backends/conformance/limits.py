@@ -4,10 +4,16 @@ import asyncio
 
 from toolfleet.backends.conformance.core import Rig, check
 
-_PIECE = 'x=$(head -c 9000000 /dev/zero | tr "\\0" x); sleep 30'
-#: Ten processes that are small alone and too large together, and one that is too large alone.
-_CROWD = f"for i in 1 2 3 4 5 6 7 8 9 10; do bash -c '{_PIECE}' & done; wait -n; exit $?"
-_HOG = "x=0123456789; while :; do x=$x$x; done"
+#: The colon keeps bash from becoming the `sleep`, which would give back what it holds.
+_PIECE = 'x=$(head -c 9000000 /dev/zero | tr "\\0" x); sleep 90; :'
+#: Ten processes that are small alone and too large together; ends as the first of them that is killed. Not by
+#: `wait -n`, which does not see who has ended before it is reached.
+CROWD = (
+    f"rm -f ended; for i in 1 2 3 4 5 6 7 8 9 10; do {{ bash -c '{_PIECE}' || echo $? >>ended; }} & done; "
+    "until grep -sx 137 ended; do sleep 0.1; done; exit 137"
+)
+#: One process that is too large alone.
+HOG = "x=0123456789; while :; do x=$x$x; done"
 
 
 @check
@@ -15,13 +21,13 @@ async def the_memory_limit_holds_and_is_told(rig: Rig) -> None:
     """For one process and for many; the runner lives, and the next command is not blamed."""
     in_memory = rig.profile.storage == "memory"  # and then what files do not use is there for processes
     box = await (rig.box(memory_mib=64, disk_mib=8) if in_memory else rig.box(memory_mib=64))
-    hog = await box.sh(_HOG, timeout=30)
+    hog = await box.sh(HOG, timeout=30)
     if b"cannot allocate" in hog.stderr:  # a limit on each process was faster
-        hog = await box.sh(_CROWD, timeout=30)
+        hog = await box.sh(CROWD, timeout=60)
     assert (hog.exit_code, hog.error) == (137, "Killed for memory: the sandbox may use 64 MiB")
     killed = await box.sh("kill -9 $$")
     assert (killed.exit_code, killed.error) == (137, None)
-    assert (await box.sh(_CROWD, timeout=30)).exit_code == 137
+    assert (await box.sh(CROWD, timeout=60)).exit_code == 137
     assert await box.text("echo on") == "on"
 
 
