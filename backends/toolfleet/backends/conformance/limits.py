@@ -9,8 +9,8 @@ _PIECE = 'x=$(head -c 9000000 /dev/zero | tr "\\0" x); sleep 90; :'
 #: Ten processes that are small alone and too large together; ends as the first of them that is killed. Not by
 #: `wait -n`, which does not see who has ended before it is reached.
 CROWD = (
-    f"rm -f ended; for i in 1 2 3 4 5 6 7 8 9 10; do {{ bash -c '{_PIECE}' || echo $? >>ended; }} & done; "
-    "until grep -sx 137 ended; do sleep 0.1; done; exit 137"
+    f"rm -f /tmp/ended; for i in 1 2 3 4 5 6 7 8 9 10; do {{ bash -c '{_PIECE}' || echo $? >>/tmp/ended; }} & done; "
+    "until grep -sx 137 /tmp/ended; do sleep 0.1; done; exit 137"
 )
 #: One process that is too large alone.
 HOG = "x=0123456789; while :; do x=$x$x; done"
