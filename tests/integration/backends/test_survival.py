@@ -1,5 +1,8 @@
 """The runner outlives what its commands do to it as fake root."""
 
+import asyncio
+from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -42,5 +45,18 @@ async def test_commands_begin_with_every_signal_at_its_default(box: "Box", trail
         assert blocked == 0
         assert ignored & ~(0b11 << 31) == 0  # 32 and 33 are libc's own
         assert await box.text("ls /proc/self/fd | wc -l") == "4"  # the last one is that of ls
-        assert await box.text("cat /proc/$$/oom_score_adj; ulimit -Hu; ulimit -Su") == "1000\n257\n257"
+        assert await box.text("ulimit -Hu; ulimit -Su") == "257\n257"
         assert (await box.write("/x", b"x")).error is None
+
+
+async def test_nothing_that_a_command_starts_ranks_behind_the_runner(box: "Box") -> None:
+    """When memory runs out; nor what it starts so soon that the runner has not come round to it yet."""
+    hogs = [asyncio.create_task(box.sh("while :; do /bin/true; done", 60, f"hog-{n}")) for n in range(6)]
+    ranks = Counter([await box.text("cat /proc/self/oom_score_adj") for _ in range(150)])
+    for number in range(6):
+        await box.sandbox.cancel(f"hog-{number}")
+    await asyncio.gather(*hogs)
+    assert ranks.keys() <= {"500", "1000"}, ranks
+    assert await box.text("until grep -qx 1000 /proc/$$/oom_score_adj; do :; done; echo so") == "so"
+    ours = Path("/proc/self/oom_score_adj").read_text().strip()
+    assert await box.text(f"until grep -qx -- {ours} /proc/1/oom_score_adj; do :; done; echo so") == "so"

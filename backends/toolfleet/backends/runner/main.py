@@ -53,12 +53,13 @@ def main() -> None:
 
 def serve(config: Config, outside: Outside, ready: Callable[[], object] = bool) -> None:
     """Serve for ever; ``ready`` is called when nothing can go wrong any more."""
-    kernel.hide_from_ptrace()
     kernel.become_subreaper()
     kernel.set_name("toolfleet")
     reactor = Reactor()
     oom = None if outside.oom is None else OomCounter(outside.oom)
     supervisor = Supervisor(reactor, config, oom, outside.spool)
+    # After what opens files of our own in /proc, and before anybody is there to look at us.
+    kernel.hide_from_ptrace()
     server = Server(reactor, supervisor, outside.listener, outside.spool, config.disk, outside.secret)
     server.expire_in(config.ttl)
     ready()

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from toolfleet.backends.runner import ends
 from toolfleet.backends.runner.config import Config
 from toolfleet.backends.runner.ends import Outputs, Sides, lifted
+from toolfleet.backends.runner.oom_rank import OomRank
 
 #: Processes that the runner may start beyond the limit of the commands, so that it can always act.
 HEADROOM = 16
@@ -56,7 +57,7 @@ class Spawner:
 
     def __init__(self, config: Config) -> None:
         self._null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        self._proc = os.open("/proc", os.O_PATH | os.O_CLOEXEC)
+        self._rank = OomRank()
         self._memory = config.memory if config.monitor else None
         self._shell = _find_shell()
         hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
@@ -173,9 +174,10 @@ class Spawner:
             argv = (shell[1], b"-c", command)
             # A shell that is not told which one it is looks its user up at every start.
             env = {b"SHELL": shell[0].encode(), **env}
-            pid = os.posix_spawn(
-                shell[0], argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_SIGNALS
-            )
+            with self._rank:
+                pid = os.posix_spawn(
+                    shell[0], argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_SIGNALS
+                )
         except FileNotFoundError:
             raise
         except (OSError, ValueError) as error:
@@ -195,9 +197,10 @@ class Spawner:
         try:
             resource.setrlimit(resource.RLIMIT_NPROC, (self._runner, self._runner))
             try:
-                pid = os.fork()
-                if pid == 0:
-                    _run_applet(applet, pipes.their_out, pipes.their_err)
+                with self._rank:
+                    pid = os.fork()
+                    if pid == 0:
+                        _run_applet(applet, pipes.their_out, pipes.their_err)
             finally:  # not reached by the child, whose limits may have been lowered by now
                 resource.setrlimit(resource.RLIMIT_NPROC, (self._commands, self._runner))
         except OSError as error:
@@ -221,16 +224,9 @@ class Spawner:
             resource.prlimit(pid, resource.RLIMIT_NPROC, (self._commands, self._commands))
             if self._memory is not None:
                 resource.prlimit(pid, resource.RLIMIT_DATA, (self._memory, self._memory))
-            # When memory runs out the kernel must pick a command, never the runner.
-            fd = os.open(f"{pid}/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._proc)
         except OSError:  # it has ended already
             return
-        try:
-            os.write(fd, b"1000")
-        except OSError:
-            pass
-        finally:
-            os.close(fd)
+        self._rank.give(pid)
 
     def _why(self, error: Exception) -> str:
         if isinstance(error, BlockingIOError):  # EAGAIN
