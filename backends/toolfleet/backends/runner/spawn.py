@@ -65,7 +65,7 @@ class Spawner:
         limits = _process_limits(config.pids) if config.count else (hard, hard)
         self._commands, self._runner = (n if hard == resource.RLIM_INFINITY else min(n, hard) for n in limits)
         # The runner uses its headroom only when it asks for it, see `applet`: a command, which starts with what holds
-        # here, cannot use it up before its own limit is set.
+        # here, cannot use it up before its own limit is set, unless it is quick to raise its limit by itself.
         resource.setrlimit(resource.RLIMIT_NPROC, (self._commands, self._runner))
         _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
