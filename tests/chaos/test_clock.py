@@ -25,12 +25,20 @@ SLEEP = "import select, time\ntime.sleep = lambda seconds: select.select([], [],
 
 
 @pytest.fixture(scope="module")
-def preload() -> str:
-    """The library that shifts the clock of whatever is started with it."""
+def preload() -> Iterator[str]:
+    """The library that shifts the clock of whatever is started with it; what killed processes leave of it goes too."""
     found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
     if not found:
         missing("faketime")
-    return str(found[0])
+    before = shared_memory()
+    yield str(found[0])
+    for path in shared_memory() - before:
+        path.unlink(missing_ok=True)
+
+
+def shared_memory() -> set[Path]:
+    """What libfaketime has in shared memory."""
+    return set(Path("/dev/shm").glob("*faketime_*"))
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import ipaddress
 import json
 import os
 import signal
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -187,8 +188,20 @@ async def test_a_page_that_nobody_uses_is_closed(egress: Egress, site: Site) -> 
         await hasty.close()
 
 
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A temporary directory of this test alone, with a path that leaves room for the name of a socket."""
+    with tempfile.TemporaryDirectory(prefix="tf-") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        yield Path(folder)
+
+
 @pytest.mark.parametrize("which", ["--type=renderer", ""], ids=["a page", "all of it"])
-async def test_after_its_death_it_starts_again_and_says_what_is_gone(egress: Egress, site: Site, which: str) -> None:
+async def test_after_its_death_it_starts_again_and_says_what_is_gone(
+    egress: Egress, site: Site, which: str, temporary: Path
+) -> None:
+    """And what it has left is removed: Chromium does that only as long as it lives."""
     mortal = make(egress)
     try:
         await mortal.navigate("t1", site.url())
@@ -199,6 +212,7 @@ async def test_after_its_death_it_starts_again_and_says_what_is_gone(egress: Egr
         assert "Welcome" in (await mortal.snapshot("t1", full=False))["snapshot"]
     finally:
         await mortal.close()
+    assert not list(temporary.iterdir())
 
 
 async def test_nothing_is_left_when_it_is_closed(egress: Egress, site: Site) -> None:

@@ -41,7 +41,7 @@ def outcome(
     cancelled: bool = False,
 ) -> Finished:
     """Put an outcome together; a stream is (bytes, length before the gap, bytes missing there)."""
-    # Written by hand: it is on the way of every call, and most of it are numbers.
+    # Written by hand: it is on the way of every call, and mostly numbers.
     return Finished(
         f'{{"exit_code":{exit_code},"timed_out":{_word(timed_out)},"cancelled":{_word(cancelled)},'
         f'"stdout":[{len(stdout[0])},{stdout[1]},{stdout[2]}],"stderr":[{len(stderr[0])},{stderr[1]},{stderr[2]}],'

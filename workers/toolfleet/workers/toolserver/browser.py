@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
@@ -57,6 +58,8 @@ class Browser:
         self._program = program
         self._playwright: Playwright | None = None
         self._chromium: Chromium | None = None
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        """Its files: a Chromium that dies leaves some."""
         self._starting = asyncio.Lock()
         self._tabs: dict[str, Tab] = {}
         self._lines: dict[str, asyncio.Lock] = {}
@@ -126,6 +129,7 @@ class Browser:
                 await self._chromium.close()
         if self._playwright is not None:
             await self._playwright.stop()
+        self._clear()
 
     @contextlib.asynccontextmanager
     async def _turn(self, trajectory_id: str) -> AsyncIterator[None]:
@@ -182,6 +186,11 @@ class Browser:
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
+    def _clear(self) -> None:
+        if self._scratch is not None:
+            self._scratch.cleanup()
+            self._scratch = None
+
     async def _started(self) -> Chromium:
         async with self._starting:
             if self._chromium is not None and self._chromium.is_connected():
@@ -192,8 +201,11 @@ class Browser:
                 raise ToolFailed("there is no Chromium on the tool server: apt install chromium")
             if self._playwright is None:
                 self._playwright = await async_playwright().start()
+            self._clear()
+            self._scratch = tempfile.TemporaryDirectory(prefix="toolfleet-chromium-", ignore_cleanup_errors=True)
             self._chromium = await self._playwright.chromium.launch(
                 executable_path=program,
+                env={**os.environ, "TMPDIR": self._scratch.name},
                 # Chromium's own sandbox refuses to work for root.
                 chromium_sandbox=os.geteuid() != 0,
                 proxy={"server": self._egress.url, "bypass": "<-loopback>"},
